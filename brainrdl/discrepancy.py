@@ -1,0 +1,105 @@
+"""Discrepancies between predicted and target dissimilarities, over the measured pairs.
+
+`mse` compares units; the others compare shape: one minus a similarity, each the cosine between two vectors
+of dissimilarities after centring (`correlation`, `corr_cov`) and whitening (`cosine_cov`, `corr_cov`). Names
+are rsatoolbox's.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from brainrdl.pairs import Pairs
+
+DISCREPANCIES = ("mse", "correlation", "cosine", "corr_cov", "cosine_cov")
+NORMALIZATIONS = ("image", "pair")
+
+
+class Measured(NamedTuple):
+    """Targets in which what was not measured is 0 with weight 0, so that it can take part in no sum.
+
+    values: (n_pairs,) finite. weights: (n_pairs,), >= 0.
+    """
+
+    values: Tensor
+    weights: Tensor
+
+
+def measured(values: Tensor, weights: Tensor | None = None, excluded: Tensor | None = None) -> Measured:
+    """Replace NaN targets and `excluded` pairs (bool) before any arithmetic.
+
+    Masking afterwards would give NaN gradients.
+    """
+    missing = values.isnan() if excluded is None else values.isnan() | excluded
+    weights = torch.ones_like(values) if weights is None else weights
+    return Measured(values.masked_fill(missing, 0), weights.masked_fill(missing, 0))
+
+
+def check_discrepancy(name: str, normalization: str | None = None) -> str:
+    """Return the normalization in force, or raise ValueError where names are unknown or do not go together.
+
+    `mse` without a normalization takes "image" (Eq. 4); the others know none.
+    """
+    if name not in DISCREPANCIES:
+        raise ValueError(f"unknown discrepancy '{name}'; expected one of {', '.join(DISCREPANCIES)}")
+    if normalization is not None and normalization not in NORMALIZATIONS:
+        raise ValueError(f"unknown normalization '{normalization}'; expected one of {', '.join(NORMALIZATIONS)}")
+    if name != "mse" and normalization == "image":
+        raise ValueError(f"normalization 'image' (Eq. 4) is defined for 'mse' alone; leave it out with '{name}'")
+    return normalization or ("image" if name == "mse" else "pair")
+
+
+def discrepancy(name: str, predicted: Tensor, target: Measured, pairs: Pairs, n_stimuli: int) -> Tensor:
+    """How far the predicted dissimilarities are from the target, a scalar >= 0.
+
+    name: one of `DISCREPANCIES`. predicted: (n_pairs,); where the target's weight is 0 its value does not
+    matter and it gets no gradient. pairs, n_stimuli: which stimuli the pairs share, for the whitened ones.
+
+    `mse`: Σ w (d - t)² / Σ w; 0 where nothing was measured. The others: 1 - similarity, in 0…2; 1 and without
+    gradient where the similarity is not defined (nothing measured, or no variance over the pairs).
+    """
+    values, weights = target
+    predicted = torch.where(weights > 0, predicted, 0)
+    values, weights = values.to(predicted.dtype), weights.to(predicted.dtype)
+    if name == "mse":
+        return (weights * (predicted - values).square()).sum() / _nonzero(weights.sum())
+    root = weights.sqrt()
+    raw = torch.stack([predicted, values])  # (2, n_pairs)
+    if name in ("correlation", "corr_cov"):
+        raw = raw - (weights * raw).sum(1, keepdim=True) / _nonzero(weights.sum())
+    vectors = root * raw
+    # Centring a constant leaves rounding errors, which are no shape.
+    noise = torch.finfo(raw.dtype).eps * torch.stack([predicted.detach().abs().sum(), values.abs().sum()])
+    has_shape = (vectors.square().sum(1).sqrt() > noise).all()
+    vectors = torch.where(has_shape, vectors, torch.ones_like(vectors))
+    whitened = _whiten(vectors, weights > 0, pairs, n_stimuli) if name.endswith("_cov") else vectors
+    products = vectors @ whitened.T  # (2, 2)
+    cosine = products[0, 1] / (products[0, 0] * products[1, 1]).sqrt()
+    return 1 - torch.where(has_shape, cosine, 0)
+
+
+def _nonzero(total: Tensor) -> Tensor:
+    return torch.where(total > 0, total, 1)
+
+
+def _whiten(vectors: Tensor, taking_part: Tensor, pairs: Pairs, n_stimuli: int) -> Tensor:
+    """V⁻¹ v for each row v, V the covariance of dissimilarity estimates as in rsatoolbox (identity noise).
+
+    V has 4 on its diagonal and 1 where two pairs share a stimulus. With A the (n_pairs, n_stimuli) matrix
+    that marks each pair's two stimuli, V = 2 I + A Aᵀ, so that V⁻¹ = (I - A (2 I + Aᵀ A)⁻¹ Aᵀ) / 2: a system
+    of n_stimuli equations instead of n_pairs. Pairs that take no part have empty rows in A.
+    """
+    i, j = pairs
+    # The system is small and its condition number grows with the number of stimuli: float64 where there is one.
+    v = vectors if vectors.device.type == "mps" else vectors.double()
+    marks = taking_part.to(v.dtype)
+    shared = v.new_zeros(n_stimuli * n_stimuli).index_add_(0, i * n_stimuli + j, marks).view(n_stimuli, n_stimuli)
+    shared = shared + shared.T
+    shared = shared + torch.diag(shared.sum(1) + 2)  # 2 I + Aᵀ A
+    masked = v * marks
+    per_stimulus = v.new_zeros(len(v), n_stimuli).index_add(1, i, masked).index_add(1, j, masked)
+    solved = torch.linalg.solve(shared, per_stimulus.T).T  # (n_vectors, n_stimuli)
+    return ((v - marks * (solved[:, i] + solved[:, j])) / 2).to(vectors.dtype)

@@ -1,0 +1,233 @@
+"""Differentiable dissimilarities at sampled pairs: a transform of the patterns, then one squared distance.
+
+Every dissimilarity is `scale * ||t(x_i) - t(x_j)||²` with its own transform t, so one kernel with one
+hand-written backward serves all. Names and units are rsatoolbox's where it has them (`euclidean`,
+`correlation`, `mahalanobis`); `cosine` is scipy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from brainrdl.pairs import Pairs
+
+
+class Transformed(NamedTuple):
+    """Patterns made ready for the squared distance.
+
+    patterns: (n_stimuli, n_dimensions). scale: what the squared distance is multiplied by.
+    undefined: (n_stimuli,) bool, patterns that have no such dissimilarity; None where all have one.
+    """
+
+    patterns: Tensor
+    scale: float
+    undefined: Tensor | None = None
+
+
+def sqeuclidean(patterns: Tensor) -> Transformed:
+    """Sum over units of the squared difference: the paper's gradient (Eq. 3) to the letter."""
+    return Transformed(patterns, 1.0)
+
+
+def euclidean(patterns: Tensor) -> Transformed:
+    """Mean over units of the squared difference, as rsatoolbox's "euclidean" (which is squared)."""
+    return Transformed(patterns, 1.0 / patterns.shape[1])
+
+
+def cosine(patterns: Tensor) -> Transformed:
+    """1 - cos(x_i, x_j), as scipy's. A zero pattern has no angle: undefined.
+
+    Half the squared distance between unit vectors is one minus their inner product.
+    """
+    norm = torch.linalg.vector_norm(patterns, dim=1, keepdim=True)  # (n_stimuli, 1)
+    undefined = norm == 0
+    return Transformed(patterns / norm.masked_fill(undefined, 1), 0.5, undefined[:, 0])
+
+
+def correlation(patterns: Tensor) -> Transformed:
+    """1 - r (Pearson over units), as rsatoolbox's "correlation". A constant pattern has none: undefined.
+
+    Subtracting the first unit before the mean makes a constant pattern exactly zero, whatever its size.
+    """
+    shifted = patterns - patterns[:, :1]
+    return cosine(shifted - shifted.mean(1, keepdim=True))
+
+
+def mahalanobis(patterns: Tensor, factor: Tensor) -> Transformed:
+    """(x_i - x_j)ᵀ P (x_i - x_j) / n_units with P = factor factorᵀ, as rsatoolbox's "mahalanobis".
+
+    factor: (n_units, n_units), of the noise precision P; `precision_factor` makes it.
+    """
+    n_units = patterns.shape[1]
+    if factor.shape != (n_units, n_units):
+        raise ValueError(
+            f"precision has shape {tuple(factor.shape)}; patterns of {n_units} units need ({n_units}, {n_units})"
+        )
+    return Transformed((patterns - patterns.mean(0)) @ factor.to(patterns), 1.0 / n_units)
+
+
+def precision_factor(precision: Tensor) -> Tensor:
+    """Lower triangular L with L Lᵀ = precision, in float64 on the CPU.
+
+    precision: (n_units, n_units), the inverse of a noise covariance. Raises ValueError where it is not
+    square, symmetric and positive definite.
+    """
+    if precision.ndim != 2 or precision.shape[0] != precision.shape[1]:
+        raise ValueError(f"expected a square precision matrix, got shape {tuple(precision.shape)}")
+    exact = precision.detach().cpu().double()
+    if not torch.allclose(exact, exact.T, rtol=1e-4, atol=1e-6 * float(exact.abs().max())):
+        raise ValueError("precision is not symmetric; give the inverse of a covariance matrix")
+    factor, failed = torch.linalg.cholesky_ex((exact + exact.T) / 2)
+    if failed:
+        raise ValueError("precision is not positive definite; regularise the covariance before inverting it")
+    return torch.as_tensor(factor)
+
+
+DISSIMILARITIES: dict[str, Callable[..., Transformed]] = {
+    "euclidean": euclidean,
+    "sqeuclidean": sqeuclidean,
+    "correlation": correlation,
+    "cosine": cosine,
+    "mahalanobis": mahalanobis,
+}
+
+
+def check_dissimilarity(name: str, precision: object = None) -> str:
+    """Return `name`, or raise ValueError where it is unknown or does not go with `precision`."""
+    if name not in DISSIMILARITIES:
+        raise ValueError(f"unknown dissimilarity '{name}'; expected one of {', '.join(DISSIMILARITIES)}")
+    if (name == "mahalanobis") != (precision is not None):
+        raise ValueError(
+            "dissimilarity 'mahalanobis' needs a precision matrix"
+            if precision is None
+            else f"a precision matrix goes with 'mahalanobis', not with '{name}'"
+        )
+    return name
+
+
+def pair_dissimilarities(
+    patterns: Tensor, pairs: Pairs, dissimilarity: str = "euclidean", precision: Tensor | None = None
+) -> Tensor:
+    """Dissimilarities between the patterns of the asked pairs, differentiable (Eq. 1, McClure & Kriegeskorte 2016).
+
+    patterns: (n_stimuli, ...), everything after the first dimension counts as units.
+    pairs: rows of `patterns`. dissimilarity: a name in `DISSIMILARITIES`. precision: for `mahalanobis`.
+    Returns (n_pairs,), float32 (float64 for float64 patterns) also for half precision and under autocast.
+    NaN where the measure is not defined: a constant pattern has no correlation, a zero pattern no angle;
+    no gradient flows from there. Raises ValueError for an unknown name, a missing or misshapen precision.
+    """
+    check_dissimilarity(dissimilarity, precision)
+    factor = None if precision is None else precision_factor(precision)
+    transformed = transform_patterns(patterns, dissimilarity, factor)
+    values = squared_distances(transformed, pairs)
+    undefined = undefined_pairs(transformed, pairs)
+    return values if undefined is None else values.masked_fill(undefined, torch.nan)
+
+
+def transform_patterns(patterns: Tensor, dissimilarity: str, factor: Tensor | None = None) -> Transformed:
+    """The patterns under which the dissimilarity is a squared distance, in float32 or float64.
+
+    patterns: (n_stimuli, ...). factor: of the precision, for `mahalanobis`.
+    """
+    flat = patterns.flatten(1) if patterns.ndim > 1 else patterns[:, None]
+    if not flat.is_floating_point():
+        raise ValueError(f"expected patterns of a floating-point type, got {flat.dtype}")
+    flat = flat if flat.dtype == torch.float64 else flat.float()
+    with _full_precision(flat):
+        return DISSIMILARITIES[dissimilarity](flat, *(() if factor is None else (factor,)))
+
+
+def squared_distances(transformed: Transformed, pairs: Pairs) -> Tensor:
+    """(n_pairs,) scaled squared distances; what they are for undefined patterns means nothing."""
+    squared: Tensor = _SquaredDistances.apply(transformed.patterns, pairs.i, pairs.j)
+    return squared * transformed.scale
+
+
+def undefined_pairs(transformed: Transformed, pairs: Pairs) -> Tensor | None:
+    """(n_pairs,) bool: a pattern of the pair has no such dissimilarity; None where all have one."""
+    undefined = transformed.undefined
+    return None if undefined is None else undefined[pairs.i] | undefined[pairs.j]
+
+
+class _SquaredDistances(torch.autograd.Function):
+    """||x_i - x_j||² at pairs, from the Gram matrix or by differences, whichever is cheaper.
+
+    d/dx_i = 2 Σ_j g_ij (x_i - x_j): with the symmetric matrix G of the incoming gradients, its row sums D
+    and the Laplacian L = D - G this is 2 L x. Neither way builds a tensor of size pairs × units.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, patterns: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        ctx.by_gram = _gram_is_cheaper(patterns.shape[0], len(i))
+        with _full_precision(patterns):
+            if ctx.by_gram:
+                centred = patterns - patterns.mean(0)  # a large common mean would eat the digits of the difference
+                gram = centred @ centred.T  # (n_stimuli, n_stimuli)
+                norm = gram.diagonal()
+                squared = (norm[i] + norm[j] - 2 * gram[i, j]).clamp_(min=0)
+                ctx.save_for_backward(centred, i, j)
+            else:
+                squared = torch.cat([d.square().sum(1) for _, d in _differences(patterns, i, j)])
+                ctx.save_for_backward(patterns, i, j)
+        return squared
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        patterns, i, j = ctx.saved_tensors
+        n_stimuli = patterns.shape[0]
+        with _full_precision(patterns):
+            if ctx.by_gram:
+                laplacian = patterns.new_zeros(n_stimuli * n_stimuli)
+                laplacian.index_add_(0, i * n_stimuli + j, gradient, alpha=-2)
+                laplacian = laplacian.view(n_stimuli, n_stimuli)
+                laplacian = laplacian + laplacian.T
+                laplacian.diagonal().sub_(laplacian.sum(1))
+                return laplacian @ patterns, None, None
+            result = torch.zeros_like(patterns)
+            for part, difference in _differences(patterns, i, j):
+                difference.mul_(2 * gradient[part, None])
+                result.index_add_(0, i[part], difference)
+                result.index_add_(0, j[part], difference, alpha=-1)
+            return result, None, None
+
+
+# One chunk of differences stays in a processor's cache.
+_CHUNK_VALUES = 1 << 16
+
+
+def _differences(patterns: Tensor, i: Tensor, j: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """x_i - x_j for a few pairs at a time."""
+    size = max(1, _CHUNK_VALUES // max(1, patterns.shape[1]))
+    for start in range(0, max(1, len(i)), size):
+        part = slice(start, start + size)
+        yield part, patterns[i[part]].sub_(patterns[j[part]])
+
+
+# How many differences of two patterns cost as much as the Gram matrix's share of one pair of rows: measured
+# on two CPU cores by benchmarks/pair_dissimilarities.py.
+_PAIR_COST = 180
+
+
+def _gram_is_cheaper(n_stimuli: int, n_pairs: int) -> bool:
+    return n_pairs * _PAIR_COST > n_stimuli * n_stimuli
+
+
+@contextmanager
+def _full_precision(patterns: Tensor) -> Iterator[None]:
+    """Neither autocast nor reduced-precision matrix products (TF32, bfloat16) inside."""
+    before = torch.get_float32_matmul_precision()
+    with torch.autocast(patterns.device.type, enabled=False):
+        if before == "highest":
+            yield
+            return
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)

@@ -1,0 +1,50 @@
+"""Every random draw is a function of (seed, purpose, epoch, step, rank): nothing to save, nothing to lose."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Draw(NamedTuple):
+    """Where in a training a random number is wanted.
+
+    seed: of the run. epoch, step: counted from 0; the epoch over all stages, the step within the epoch.
+    rank: which of several processes draws; 0 where all must draw the same.
+    """
+
+    seed: int
+    epoch: int = 0
+    step: int = 0
+    rank: int = 0
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """A NumPy generator for `purpose` ("pairs", "order", …), independent of every other purpose's."""
+        return np.random.default_rng(self._sequence(purpose))
+
+    def torch_seed(self, purpose: str) -> int:
+        """A seed for `torch.manual_seed`, for what draws from torch itself (dropout, initial weights)."""
+        return int(self._sequence(purpose).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _sequence(self, purpose: str) -> np.random.SeedSequence:
+        return np.random.SeedSequence(
+            [self.seed, zlib.crc32(purpose.encode()), self.epoch, self.step, self.rank]
+        )
+
+
+@contextmanager
+def torch_seeded(seed: int) -> Iterator[None]:
+    """Seed torch inside the block; the caller's random state is back afterwards, on CPU and CUDA."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def from_torch() -> np.random.Generator:
+    """A generator seeded from torch's global one, for use in one's own loop: `torch.manual_seed` governs it."""
+    return np.random.default_rng(int(torch.randint(2**62, ())))

@@ -1,0 +1,86 @@
+"""What everyone passes around: a batch of stimuli, and the dissimilarities asked of a teacher."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Stimuli(NamedTuple):
+    """Images with their identity, raw until they meet a network.
+
+    images: (n_stimuli, channels, height, width), float, 0…1.
+    ids: which stimulus each row is; stable across runs, files and machines.
+    labels: (n_stimuli,) int64 class index; None where the stimuli have no task.
+    """
+
+    images: Tensor
+    ids: tuple[str, ...]
+    labels: Tensor | None = None
+
+    def subset(self, rows: Tensor) -> Stimuli:
+        """The stimuli at `rows` (int64 indices), in that order."""
+        ids = tuple(self.ids[row] for row in rows.tolist())
+        on_device = rows.to(self.images.device)
+        labels = None if self.labels is None else self.labels[on_device]
+        return Stimuli(self.images[on_device], ids, labels)
+
+    def to(self, device: torch.device | str) -> Stimuli:
+        """The same stimuli with images and labels on `device`."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Stimuli(self.images.to(device), self.ids, labels)
+
+
+class Targets(NamedTuple):
+    """A teacher's dissimilarities at the asked pairs.
+
+    values: (n_pairs,) dissimilarities; NaN = not measured; may be negative (crossnobis).
+    weights: (n_pairs,) reliability, >= 0; None = all alike. A pair of weight 0 takes no part.
+    """
+
+    values: Tensor
+    weights: Tensor | None = None
+
+
+def check_stimuli(stimuli: Stimuli, what: str) -> Stimuli:
+    """Return `stimuli` unchanged, or raise ValueError naming `what` and what is wrong with it.
+
+    Checked: four-dimensional float images, as many ids (all different) and labels as images, no
+    image with NaN or infinite values, no empty class between 0 and the largest label.
+    """
+    images, ids, labels = stimuli
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"{what}: expected float images of shape (n_stimuli, channels, height, width), "
+            f"got {images.dtype} of shape {tuple(images.shape)}"
+        )
+    if len(ids) != len(images):
+        raise ValueError(f"{what}: {len(images)} images but {len(ids)} ids; give each image one id")
+    check_unique(ids, what)
+    finite = torch.isfinite(images).flatten(1).all(1)
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        raise ValueError(
+            f"{what}: {int((~finite).sum())} of {len(images)} images hold NaN or infinite values, "
+            f"the first is '{ids[first]}'; repair or leave out these images"
+        )
+    if labels is not None:
+        if labels.shape != (len(images),) or labels.is_floating_point():
+            raise ValueError(
+                f"{what}: expected one integer label an image, got {labels.dtype} of shape {tuple(labels.shape)} "
+                f"for {len(images)} images"
+            )
+        if len(labels) and int(labels.min()) < 0:
+            raise ValueError(f"{what}: a label is negative ({int(labels.min())}); classes are counted from 0")
+    return stimuli
+
+
+def check_unique(ids: Sequence[str], what: str) -> None:
+    """Raise ValueError where an id stands twice: values are looked up by id, never by position."""
+    if len(set(ids)) != len(ids):
+        repeated, count = Counter(ids).most_common(1)[0]
+        raise ValueError(f"{what}: stimulus id '{repeated}' occurs {count} times; ids must be different")
