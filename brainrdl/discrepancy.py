@@ -66,18 +66,22 @@ def discrepancy(name: str, predicted: Tensor, target: Measured, pairs: Pairs, n_
     values, weights = values.to(predicted.dtype), weights.to(predicted.dtype)
     if name == "mse":
         return (weights * (predicted - values).square()).sum() / _nonzero(weights.sum())
-    root = weights.sqrt()
+    # Neither the size of the dissimilarities nor that of the weights matters: made 1, their squares cannot overflow.
+    weights = weights / _nonzero(weights.sum())
     raw = torch.stack([predicted, values])  # (2, n_pairs)
-    if name in ("correlation", "corr_cov"):
-        raw = raw - (weights * raw).sum(1, keepdim=True) / _nonzero(weights.sum())
-    vectors = root * raw
+    raw = raw / _nonzero(raw.detach().abs().sum(1, keepdim=True))
+    root = weights.sqrt()
     # Centring a constant leaves rounding errors, which are no shape.
-    noise = torch.finfo(raw.dtype).eps * torch.stack([predicted.detach().abs().sum(), values.abs().sum()])
+    noise = torch.finfo(raw.dtype).eps * (root * raw.detach().abs()).sum(1)
+    if name in ("correlation", "corr_cov"):
+        raw = raw - (weights * raw).sum(1, keepdim=True)
+    vectors = root * raw
     has_shape = (vectors.square().sum(1).sqrt() > noise).all()
     vectors = torch.where(has_shape, vectors, torch.ones_like(vectors))
     whitened = _whiten(vectors, weights > 0, pairs, n_stimuli) if name.endswith("_cov") else vectors
-    products = vectors @ whitened.T  # (2, 2)
-    cosine = products[0, 1] / (products[0, 0] * products[1, 1]).sqrt()
+    # Sums and not a matrix product, which autocast would round to half precision.
+    squared_norms = (vectors * whitened).sum(1)  # (2,)
+    cosine = (vectors[0] * whitened[1]).sum() / squared_norms.prod().sqrt()
     return 1 - torch.where(has_shape, cosine, 0)
 
 
@@ -101,5 +105,5 @@ def _whiten(vectors: Tensor, taking_part: Tensor, pairs: Pairs, n_stimuli: int) 
     shared = shared + torch.diag(shared.sum(1) + 2)  # 2 I + Aᵀ A
     masked = v * marks
     per_stimulus = v.new_zeros(len(v), n_stimuli).index_add(1, i, masked).index_add(1, j, masked)
-    solved = torch.linalg.solve(shared, per_stimulus.T).T  # (n_vectors, n_stimuli)
+    solved: Tensor = torch.linalg.solve(shared, per_stimulus.T).T  # (n_vectors, n_stimuli)
     return ((v - marks * (solved[:, i] + solved[:, j])) / 2).to(vectors.dtype)

@@ -68,18 +68,22 @@ def mahalanobis(patterns: Tensor, factor: Tensor) -> Transformed:
         raise ValueError(
             f"precision has shape {tuple(factor.shape)}; patterns of {n_units} units need ({n_units}, {n_units})"
         )
-    return Transformed((patterns - patterns.mean(0)) @ factor.to(patterns), 1.0 / n_units)
+    # The common mean cancels in every difference; subtracting it keeps the digits.
+    whitened: Tensor = _Product.apply(patterns - patterns.detach().mean(0), factor.to(patterns))
+    return Transformed(whitened, 1.0 / n_units)
 
 
 def precision_factor(precision: Tensor) -> Tensor:
     """Lower triangular L with L Lᵀ = precision, in float64 on the CPU.
 
     precision: (n_units, n_units), the inverse of a noise covariance. Raises ValueError where it is not
-    square, symmetric and positive definite.
+    square, finite, symmetric and positive definite.
     """
     if precision.ndim != 2 or precision.shape[0] != precision.shape[1]:
         raise ValueError(f"expected a square precision matrix, got shape {tuple(precision.shape)}")
     exact = precision.detach().cpu().double()
+    if not exact.isfinite().all():
+        raise ValueError("precision holds NaN or infinite values; regularise the covariance before inverting it")
     if not torch.allclose(exact, exact.T, rtol=1e-4, atol=1e-6 * float(exact.abs().max())):
         raise ValueError("precision is not symmetric; give the inverse of a covariance matrix")
     factor, failed = torch.linalg.cholesky_ex((exact + exact.T) / 2)
@@ -178,7 +182,7 @@ class _SquaredDistances(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         patterns, i, j = ctx.saved_tensors
         n_stimuli = patterns.shape[0]
         with _full_precision(patterns):
@@ -218,16 +222,51 @@ def _gram_is_cheaper(n_stimuli: int, n_pairs: int) -> bool:
     return n_pairs * _PAIR_COST > n_stimuli * n_stimuli
 
 
+class _Product(torch.autograd.Function):
+    """patterns @ factor, whose backward is safe from autocast and reduced precision too; factor has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, patterns: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        with _full_precision(patterns):
+            return patterns @ factor
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (factor,) = ctx.saved_tensors
+        with _full_precision(gradient):
+            return gradient @ factor.T, None
+
+
 @contextmanager
 def _full_precision(patterns: Tensor) -> Iterator[None]:
     """Neither autocast nor reduced-precision matrix products (TF32, bfloat16) inside."""
-    before = torch.get_float32_matmul_precision()
-    with torch.autocast(patterns.device.type, enabled=False):
-        if before == "highest":
-            yield
-            return
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+    with torch.autocast(patterns.device.type, enabled=False), _no_reduced_products():
+        yield
+
+
+@contextmanager
+def _no_reduced_products() -> Iterator[None]:
+    # torch 2.9 gave each backend a setting of its own; once one is set, the old common setting may not be read.
+    backends = [b for b in _matmul_backends() if b.fp32_precision not in ("none", "ieee")]
+    before = [b.fp32_precision for b in backends]
+    common = None if _matmul_backends() else torch.get_float32_matmul_precision()
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        if common:
+            torch.set_float32_matmul_precision("highest")
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = "none"  # inherits; so a value that came from above still does
+            if backend.fp32_precision != value:
+                backend.fp32_precision = value
+        if common:
+            torch.set_float32_matmul_precision(common)
+
+
+def _matmul_backends() -> list[Any]:
+    candidates = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    return [backend for backend in candidates if hasattr(backend, "fp32_precision")]

@@ -89,11 +89,13 @@ def _single_tensor(layer: str, output: Any) -> Tensor:
     if not isinstance(found, Tensor):
         parts = f"{len(found)} parts" if isinstance(found, (tuple, list)) else type(found).__name__
         raise ValueError(
-            f"{name} gives {parts} ({type(output).__name__}), expected one tensor; record a layer inside it that gives one"
+            f"{name} gives {parts} ({type(output).__name__}), expected one tensor; "
+            "record a layer inside it that gives one"
         )
     if found.ndim == 0 or not found.is_floating_point():
         raise ValueError(
-            f"{name} gives {found.dtype} of shape {tuple(found.shape)}, expected floating-point patterns (n_stimuli, ...)"
+            f"{name} gives {found.dtype} of shape {tuple(found.shape)}, "
+            "expected floating-point patterns (n_stimuli, ...)"
         )
     return found
 

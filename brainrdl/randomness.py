@@ -14,14 +14,16 @@ import torch
 class Draw(NamedTuple):
     """Where in a training a random number is wanted.
 
-    seed: of the run. epoch, step: counted from 0; the epoch over all stages, the step within the epoch.
-    rank: which of several processes draws; 0 where all must draw the same.
+    seed: of the run. epoch, step: counted from 0, the epoch within its stage, the step within the epoch.
+    rank: which of several processes draws; 0 where all must draw the same. stage: counted backwards, 0 the
+    last, so that methods with a first stage share the draws of the main one.
     """
 
     seed: int
     epoch: int = 0
     step: int = 0
     rank: int = 0
+    stage: int = 0
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A NumPy generator for `purpose` ("pairs", "order", …), independent of every other purpose's."""
@@ -33,7 +35,7 @@ class Draw(NamedTuple):
 
     def _sequence(self, purpose: str) -> np.random.SeedSequence:
         return np.random.SeedSequence(
-            [self.seed, zlib.crc32(purpose.encode()), self.epoch, self.step, self.rank]
+            [self.seed, zlib.crc32(purpose.encode()), self.stage, self.epoch, self.step, self.rank]
         )
 
 

@@ -50,7 +50,7 @@ def check_stimuli(stimuli: Stimuli, what: str) -> Stimuli:
     """Return `stimuli` unchanged, or raise ValueError naming `what` and what is wrong with it.
 
     Checked: four-dimensional float images, as many ids (all different) and labels as images, no
-    image with NaN or infinite values, no empty class between 0 and the largest label.
+    image with NaN or infinite values, no negative label.
     """
     images, ids, labels = stimuli
     if images.ndim != 4 or not images.is_floating_point():

@@ -1,0 +1,130 @@
+"""How long does the RDL term take, and how much memory, against plain autograd and `torch.cdist`?
+
+    python -m benchmarks.pair_dissimilarities
+
+The term is the mean squared error between predicted and target dissimilarities at sampled pairs, forward and
+backward. All ways work on the same tensors in one process, in turn, so that what else the machine does meets
+all of them; times are medians. Memory is the most that torch's CPU allocator held at once during the term,
+beyond the patterns themselves (the gradient is in it), from torch.profiler. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from brainrdl.dissimilarity import pair_dissimilarities
+from brainrdl.pairs import Pairs, sample_pairs
+
+Way = Callable[[Tensor, Pairs], Tensor]
+
+# (n_stimuli, n_units, n_pairs): what it is
+CASES = {
+    (100, 2048, 500): "MNIST net, first pooling layer",
+    (100, 256, 500): "MNIST net, second pooling layer",
+    (100, 200, 500): "MNIST net, FC layer",
+    (128, 24576, 406): "NiN, first pooling layer",
+    (128, 6400, 406): "NiN, last mlpconv",
+    (92, 50176, 4186): "92 objects, all pairs",
+    (1024, 4096, 500): "large batch, few pairs",
+    (1024, 4096, 20000): "large batch, many pairs",
+}
+OURS = ("euclidean", "sqeuclidean", "correlation", "cosine", "mahalanobis")
+
+
+def gather(patterns: Tensor, pairs: Pairs) -> Tensor:
+    """The plain way: a difference a pair, (n_pairs, n_units), and autograd."""
+    return (patterns[pairs.i] - patterns[pairs.j]).square().mean(1)
+
+
+def cdist(patterns: Tensor, pairs: Pairs) -> Tensor:
+    """All distances at once, squared at the pairs, and autograd."""
+    return torch.cdist(patterns, patterns)[pairs.i, pairs.j].square() / patterns.shape[1]
+
+
+def ways(n_units: int) -> dict[str, Way]:
+    """Every way that is feasible for so many units, ours first. A precision has n_units² values."""
+    names = [name for name in OURS if name != "mahalanobis" or n_units <= 256]
+    precision = {"precision": torch.eye(n_units)} if n_units <= 256 else {}
+    ours = {
+        name: partial(pair_dissimilarities, dissimilarity=name, **(precision if name == "mahalanobis" else {}))
+        for name in names
+    }
+    return {**ours, "gather": gather, "cdist": cdist}
+
+
+def term(way: Way, patterns: Tensor, pairs: Pairs, target: Tensor) -> None:
+    patterns.grad = None
+    (way(patterns, pairs) - target).square().mean().backward()
+
+
+def peak_bytes(run: Callable[[], None]) -> int:
+    """The most that was allocated at once beyond what was before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    return int(np.cumsum(sizes).max())
+
+
+def measure(n_stimuli: int, n_units: int, n_pairs: int, seconds: float) -> dict[str, tuple[float, int]]:
+    """Median seconds and peak bytes of every way; `seconds` of repetitions, at least 5 rounds."""
+    torch.manual_seed(0)
+    patterns = torch.randn(n_stimuli, n_units, requires_grad=True)
+    pairs = sample_pairs(n_stimuli, n_pairs, np.random.default_rng(0))
+    target = torch.rand(len(pairs.i)) * 2
+    runs = {name: partial(term, way, patterns, pairs, target) for name, way in ways(n_units).items()}
+    memory = {name: peak_bytes(run) for name, run in runs.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    begin = perf_counter()
+    while perf_counter() - begin < seconds or len(times["cdist"]) < 5:
+        for name, run in runs.items():
+            start = perf_counter()
+            run()
+            times[name].append(perf_counter() - start)
+    return {name: (median(times[name]), memory[name]) for name in runs}
+
+
+def machine() -> str:
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            processor = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return (
+        f"{processor}, {torch.get_num_threads()} threads, {platform.system()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, float32"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to repeat each case (default 5)")
+    seconds = parser.parse_args().seconds
+    print(f"Machine: {machine()}.\n")
+    header = [*OURS, "gather", "cdist", "gather / euclidean", "cdist / euclidean"]
+    print("| stimuli × units, pairs | " + " | ".join(header) + " |")
+    print("|---" * (len(header) + 1) + "|")
+    for (n_stimuli, n_units, n_pairs), what in CASES.items():
+        found = measure(n_stimuli, n_units, n_pairs, seconds)
+        cells = [
+            f"{found[name][0] * 1e3:.2f} ms, {found[name][1] / 2**20:.1f} MiB" if name in found else "–"
+            for name in [*OURS, "gather", "cdist"]
+        ]
+        ours = found["euclidean"]
+        cells += [f"{found[peer][0] / ours[0]:.1f}, {found[peer][1] / ours[1]:.1f}" for peer in ("gather", "cdist")]
+        print(f"| {n_stimuli} × {n_units}, {n_pairs} ({what}) | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

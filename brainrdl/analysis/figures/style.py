@@ -1,0 +1,116 @@
+"""What all figures share: sizes for print, colours that colour-blind readers can tell apart, and saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from brainrdl.analysis.files import replaced
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MILLIMETRE = 1 / 25.4
+WIDTH = 180 * MILLIMETRE  # inches; the width of a printed page's two columns
+
+FORMATS = ("png", "pdf", "svg")
+
+# Okabe & Ito's palette; its yellow, illegible on white, is a darker olive.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C00")
+_Dashes = Literal["-", "--", ":", "-."]
+_DASHES: tuple[_Dashes, ...] = ("-", "--", ":", "-.")
+REFERENCE_COLOUR = "#000000"
+
+_SETTINGS: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
+    "font.size": 7.0,
+    "axes.titlesize": 8.0,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 7.0,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.dpi": 100.0,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "brainrdl",
+}
+
+
+class Look(NamedTuple):
+    """How a method is drawn."""
+
+    colour: str
+    dashes: _Dashes
+
+
+def looks(methods: Iterable[str]) -> dict[str, Look]:
+    """A look for each method by its place among them: colours first, then the same colours with other dashes."""
+    names = list(dict.fromkeys(methods))
+    n = len(_COLOURS)
+    return {name: Look(_COLOURS[k % n], _DASHES[k // n % len(_DASHES)]) for k, name in enumerate(names)}
+
+
+@contextmanager
+def print_style() -> Iterator[None]:
+    """matplotlib's settings for these figures, inside the block only."""
+    import matplotlib
+
+    settings: Any = _SETTINGS
+    with matplotlib.rc_context():
+        # What the user's own matplotlibrc says must not change a figure.
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH, padding: float = 0.04) -> Figure:
+    """An empty figure whose parts make room for each other; height, width and padding in inches."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=padding, h_pad=padding, wspace=0.0, hspace=0.0)
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Return `formats`, or raise ValueError naming the first that cannot be written."""
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"unknown figure format '{name}'; expected one of {', '.join(FORMATS)}")
+    if not formats:
+        raise ValueError(f"expected at least one figure format out of {', '.join(FORMATS)}, got none")
+    return tuple(dict.fromkeys(formats))
+
+
+def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = ("png", "pdf")) -> tuple[Path, ...]:
+    """Write `figure` to `path` plus each format's suffix; equal figures give equal bytes.
+
+    PNG has 300 dots an inch; PDF and SVG hold text as text. Returns the files written.
+    """
+    # What a writer would stamp with the time, or with its version, is left out.
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        "svg": {"Date": None, "Creator": None},
+    }
+    written = []
+    with print_style():
+        for name in check_formats(formats):
+            target = Path(f"{path}.{name}")
+            with replaced(target) as partial:
+                figure.savefig(partial, format=name, dpi=300, metadata=metadata[name])
+            written.append(target)
+    return tuple(written)

@@ -1,0 +1,192 @@
+"""The command line. Heavy imports happen inside the commands, so that help and version answer at once."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from brainrdl import __version__
+
+if TYPE_CHECKING:
+    from brainrdl.experiment_file import Experiment
+
+app = typer.Typer(
+    name="brainrdl",
+    help="Train deep networks under representational constraints: representational distance learning (RDL).",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")]
+Formats = Annotated[str, typer.Option("--format", help="Formats of the figures, comma-separated: png, pdf.")]
+
+
+def main() -> None:
+    """Entry point of the `brainrdl` command."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show Python's traceback with an error.")] = False,
+) -> None:
+    context.obj = {"traceback": traceback}
+    if version:
+        typer.echo(f"brainrdl {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def demo(context: typer.Context, out: Out = None) -> None:
+    """Compare six training methods on real handwritten digits that are already installed; minutes on a laptop."""
+    with _told(context, "brainrdl demo" + (f" --out {shlex.quote(str(out))}" if out else "")):
+        import os
+
+        from brainrdl.experiment_file import load_experiment
+
+        _run(load_experiment("digits"), out, jobs=min(2, os.cpu_count() or 1), resume=True)
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or a built-in one: digits, mnist.")],
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted run left.")] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Devices (or CPU processes) that share each batch.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines that share each batch.")] = 1,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed, …")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
+    seeds: Annotated[str | None, typer.Option(help="Instead of the file's, such as 0,1,2.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Only these of the file, such as baseline,rdl.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key.path=value.")] = None,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Allow networks package.module:callable.")] = False,
+) -> None:
+    """Run an experiment: its teacher, then every method with every seed; finished parts are not run again."""
+    again = " ".join(shlex.quote(word) for word in sys.argv[1:] if word != "--resume")
+    with _told(context, f"brainrdl {again} --resume"):
+        from brainrdl.experiment_file import load_experiment
+
+        changes = list(set_ or []) + ([] if precision is None else [f"training.precision={precision}"])
+        loaded = load_experiment(experiment, changes, _words(methods), _numbers(seeds))
+        _run(
+            loaded,
+            out,
+            resume=resume,
+            jobs=jobs,
+            accelerator=accelerator,
+            devices=devices,
+            nodes=nodes,
+            allow_code=allow_code,
+        )
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    run_dir: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    formats: Formats = "png,pdf",
+) -> None:
+    """Make the tables and figures of runs anew, without training."""
+    with _told(context):
+        from brainrdl.report import results_table, write_report
+
+        for folder in run_dir:
+            write_report(folder, tuple(_words(formats)))
+            typer.echo(results_table(folder))
+            typer.echo(f"figures and tables: {folder / 'report'}")
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    spec: Annotated[str, typer.Argument(help="A data spec or an experiment: a YAML file or a built-in's name.")],
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Allow networks package.module:callable.")] = False,
+) -> None:
+    """Say whether a data spec or an experiment can be used here, and what is in it."""
+    with _told(context):
+        from brainrdl.experiment_file import built_in_experiments
+        from brainrdl.settings import read_yaml
+
+        path = Path(spec)
+        a_file = path.suffix in (".yaml", ".yml") or path.exists()
+        keys = read_yaml(path) if a_file else {}
+        if "methods" in keys or "student" in keys:
+            typer.echo(_experiment_text(spec, allow_code))
+            return
+        known = a_file or spec not in built_in_experiments()
+        if known or spec in _known_specs():
+            from brainrdl.data import describe, load_spec
+
+            typer.echo(describe(load_spec(spec)))
+        if not a_file and spec in built_in_experiments():
+            typer.echo(_experiment_text(spec, allow_code))
+
+
+def _known_specs() -> list[str]:
+    from importlib import resources
+
+    return [file.name.removesuffix(".yaml") for file in resources.files("brainrdl.data_specs").iterdir()]
+
+
+def _experiment_text(source: str, allow_code: bool) -> str:
+    from brainrdl.experiment import describe_experiment
+    from brainrdl.experiment_file import load_experiment
+
+    return describe_experiment(load_experiment(source), allow_code)
+
+
+def _run(experiment: Experiment, out: Path | None, **options: object) -> None:
+    from brainrdl.experiment import RunOptions, run_experiment
+    from brainrdl.report import results_table, write_report
+
+    folder = out or Path("runs") / experiment.name
+    chief = run_experiment(experiment, folder, RunOptions(**options))  # type: ignore[arg-type]
+    if chief:
+        write_report(folder)
+        typer.echo(results_table(folder))
+        typer.echo(f"figures and tables: {folder / 'report'}")
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def _numbers(text: str | None) -> list[int]:
+    try:
+        return [int(word) for word in _words(text)]
+    except ValueError:
+        raise ValueError(f"--seeds {text}: expected whole numbers separated by commas, such as 0,1,2") from None
+
+
+@contextmanager
+def _told(context: typer.Context, again: str = "") -> Iterator[None]:
+    """Turn errors into one short message and the exit status that the documentation promises."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; what is finished is kept.{f' Go on with: {again}' if again else ''}", err=True)
+        raise typer.Exit(130) from None
+    except (ValueError, FloatingPointError, OSError) as error:
+        if context.obj and context.obj["traceback"]:
+            raise
+        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        if isinstance(error, OSError):
+            message += "; nothing that was finished is lost: make room or choose a writable --out, then go on"
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+
+
+if __name__ == "__main__":
+    main()

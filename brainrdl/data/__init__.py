@@ -1,0 +1,26 @@
+"""Data sets: what is known of them, where they are, how they are split; deformed digits and flips."""
+
+from brainrdl.data.augment import horizontal_flips
+from brainrdl.data.deformed import deformed
+from brainrdl.data.image_folder import ImageFiles
+from brainrdl.data.load import DataSettings, DataSplits, Description, describe, load_data
+from brainrdl.data.readers import stimuli_from_dataset
+from brainrdl.data.spec import DataSpec, data_root, load_spec, schema, spec_names, validated
+
+__all__ = [
+    "DataSettings",
+    "DataSpec",
+    "DataSplits",
+    "Description",
+    "ImageFiles",
+    "data_root",
+    "deformed",
+    "describe",
+    "horizontal_flips",
+    "load_data",
+    "load_spec",
+    "schema",
+    "spec_names",
+    "stimuli_from_dataset",
+    "validated",
+]

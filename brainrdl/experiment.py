@@ -1,0 +1,661 @@
+"""An experiment file made into a run: the teacher, then every method × every seed, each part once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from torch import nn
+
+from brainrdl import __version__
+from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
+from brainrdl.data import DataSplits, deformed, horizontal_flips, load_data
+from brainrdl.experiment_file import DeformedSettings, Experiment, NetworkSettings, TrainingSettings
+from brainrdl.layers import check_layers
+from brainrdl.models import Preprocessing, build_network, predict
+from brainrdl.objectives.base import Stage
+from brainrdl.objectives.method import MethodContext
+from brainrdl.randomness import Draw, torch_seeded
+from brainrdl.runs import first_difference, read_json, write_atomically, write_json, write_text
+from brainrdl.settings import dump_yaml, read_yaml
+from brainrdl.sources.network import NetworkTeacher
+from brainrdl.stimuli import Stimuli
+from brainrdl.training.progress import show_progress
+from brainrdl.training.trainer import Trainer, make_fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from rsatoolbox.rdm import RDMs
+
+_PART = "part.json"
+
+# Tables of epochs are written at most this often, in seconds; the checkpoint holds their rows all the same.
+_TABLES_EVERY = 2.0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How, not what, is run: nothing here changes a result.
+
+    resume: go on with unfinished parts. jobs: parts run at the same time, each in a process of its own.
+    accelerator, devices, nodes: as in Lightning Fabric. allow_code: networks may be "package.module:callable".
+    """
+
+    resume: bool = False
+    jobs: int = 1
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    allow_code: bool = False
+
+
+def run_experiment(experiment: Experiment, out: Path, options: RunOptions | None = None) -> bool:
+    """Run every part of the experiment that `out` does not hold yet; True in the process that wrote it.
+
+    Raises ValueError before anything is written where a setting cannot work, where `out` holds another experiment
+    (the setting that differs is named) or an unfinished one (unless `options.resume`).
+    """
+    run = _Run(experiment, Path(out), options or RunOptions())
+    run.check()
+    parts = run.open_folder()
+    todo = [part for part in parts if not part.finished]
+    say = Console(file=sys.stdout, soft_wrap=True, highlight=False).print
+    if len(parts) > len(todo):
+        say(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
+    run.fabric.barrier()
+    if todo and todo[0].label == "teacher":
+        run.run_teacher(todo.pop(0))
+    if run.options.jobs > 1 and len(todo) > 1:
+        _run_in_processes(run, todo, say)
+    else:
+        for position, part in enumerate(todo):
+            error = run.run_method(part, f"[{position + 1}/{len(todo)}] {part.name}")
+            if run.writes:
+                say(f"[{position + 1}/{len(todo)}] {part.name}: test error {error:.2%}")
+    run.fabric.barrier()
+    return run.writes
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One training of the run: its folder, and the settings that determine its result."""
+
+    label: str
+    seed: int
+    folder: Path
+    settings: dict[str, Any]
+    finished: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.label if self.label == "teacher" else f"{self.label}, seed {self.seed}"
+
+
+class _Run:
+    """An experiment with its data and teacher, made when they are first needed."""
+
+    def __init__(self, experiment: Experiment, out: Path, options: RunOptions) -> None:
+        self.experiment, self.out, self.options = experiment, out, options
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """One for the run: with several devices its launch starts the other processes."""
+        settings = self.options
+        precision = self.experiment.training.precision
+        return make_fabric(settings.accelerator, settings.devices, settings.nodes, precision)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return bool(self.fabric.is_global_zero)
+
+    @cached_property
+    def data(self) -> DataSplits:
+        return load_data(self.experiment.data)
+
+    @cached_property
+    def teacher_data(self) -> DataSplits:
+        """What the teacher learns from, and is tested on."""
+        teacher = self.experiment.teacher
+        assert teacher is not None
+        if teacher.data is not None:
+            return load_data(teacher.data)
+        if teacher.deformed is not None:
+            return _deformed_splits(self.data, teacher.deformed)
+        return self.data
+
+    @cached_property
+    def teacher_network(self) -> nn.Module:
+        """The trained teacher; `run_teacher` has written its weights."""
+        teacher = self.experiment.teacher
+        assert teacher is not None
+        weights = teacher.weights or str(self.out / "teacher" / "weights.safetensors")
+        return self.build(teacher.model_copy(update={"weights": weights}), teacher.seed)
+
+    @cached_property
+    def figure_stimuli(self) -> Stimuli:
+        """The first `n_per_class` test images of each class, sorted by class."""
+        test = self.data.test
+        assert test.labels is not None
+        n = self.experiment.analysis.n_per_class
+        rows = [torch.nonzero(test.labels == k)[:n, 0] for k in range(len(self.data.class_names))]
+        short = [name for name, r in zip(self.data.class_names, rows, strict=True) if len(r) < n]
+        if short:
+            raise ValueError(
+                f"analysis.n_per_class: {n} test images of each class are asked for, class '{short[0]}' has fewer; "
+                "lower it, or keep more test images"
+            )
+        return test.subset(torch.cat(rows))
+
+    def build(self, settings: NetworkSettings, seed: int) -> nn.Module:
+        """A network with the initial weights of `seed`, or those of its file."""
+        with torch_seeded(Draw(seed).torch_seed("initial weights")):
+            return build_network(settings.network, settings.arguments, settings.weights, self.options.allow_code)
+
+    # -- before anything is written ------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise ValueError where networks, layers or images do not go together."""
+        experiment = self.experiment
+        analysis = experiment.analysis
+        images = self.data.train.images[:2]
+        teacher = None if experiment.teacher is None else self.build(experiment.teacher, 0)
+        if teacher is not None and experiment.teacher is not None:
+            if analysis.teacher_layers is not None:
+                check_layers(teacher, analysis.teacher_layers, "teacher (analysis.teacher_layers)")
+            shown = images if experiment.teacher.data is None else self.teacher_data.train.images[:2]
+            for these in (shown, images):
+                _try(teacher, experiment.teacher, these, "teacher")
+        n_classes = len(self.data.class_names)
+        for label, method in experiment.methods.items():
+            settings = experiment.student_of(label)
+            student = self.build(settings, 0)
+            check_layers(student, analysis.layers, "student (analysis.layers)")
+            check_layers(student, method.student_layers(), f"student (methods.{label})")
+            if teacher is not None:
+                check_layers(teacher, method.teacher_layers(), f"teacher (methods.{label})")
+            output = _try(student, settings, images, f"student of '{label}'")
+            if output.ndim != 2 or output.shape[1] < n_classes:
+                raise ValueError(
+                    f"student of '{label}' gives shape {tuple(output.shape)} for 2 images; the data has {n_classes} "
+                    "classes, so (2, n_classes) is needed: set student.arguments"
+                )
+        _ = self.figure_stimuli
+
+    def open_folder(self) -> list[_Part]:
+        """Compare the folder with the experiment; write the experiment file; the parts, finished ones marked."""
+        stored = self.out / "experiment.yaml"
+        now = self.experiment.model_dump(mode="json")
+        if stored.exists():
+            before = read_yaml(stored)
+            both = {label for label in now["methods"] if label in before.get("methods", {})}
+            difference = first_difference(_comparable(before, both), _comparable(now, both))
+            if difference:
+                raise ValueError(
+                    f"{self.out} holds another experiment, nothing was changed in it: {difference}; "
+                    "give another --out, or the same settings"
+                )
+            now["methods"] = {**before["methods"], **now["methods"]}
+            now["seeds"] = sorted({*before["seeds"], *now["seeds"]})
+        elif self.out.exists() and any(self.out.iterdir()):
+            raise ValueError(f"{self.out} is not empty and holds no experiment of ours; give another --out")
+        parts = [self._look_at(part) for part in self._parts()]
+        if self.writes:
+            write_text(stored, dump_yaml(now))
+            write_json(self.out / "environment.json", _environment(self.fabric))
+            references = self.out / "references.h5"
+            if not references.exists():
+                save_rdms(self._reference_rdms(), references)
+        return parts
+
+    def _parts(self) -> Iterator[_Part]:
+        experiment = self.experiment
+        data = _data_settings(experiment, self.data)
+        teacher = None
+        if experiment.teacher is not None:
+            settings = experiment.teacher.model_dump(mode="json")
+            settings["weights"] = _file_checksum(experiment.teacher.weights)
+            teacher = {"data": data, "teacher": settings}
+            yield _Part("teacher", experiment.teacher.seed, self.out / "teacher", teacher)
+        for label, method in experiment.methods.items():
+            needs = method.needs_teacher or method.data == "deformed"
+            student = experiment.student_of(label).model_dump(mode="json")
+            student["weights"] = _file_checksum(student["weights"])
+            settings = {
+                "data": data,
+                "student": student,
+                "method": method.model_dump(mode="json"),
+                "training": experiment.training_of(label).model_dump(mode="json"),
+                "analysis": experiment.analysis.model_dump(mode="json"),
+                "teacher": teacher["teacher"] if needs and teacher else None,
+            }
+            for seed in experiment.seeds:
+                yield _Part(label, seed, self.out / label / f"seed-{seed}", {**settings, "seed": seed})
+
+    def _look_at(self, part: _Part) -> _Part:
+        marker = part.folder / _PART
+        if not marker.exists():
+            return part
+        stored = read_json(marker)
+        difference = first_difference(stored["settings"], part.settings)
+        if difference:
+            raise ValueError(
+                f"{part.folder} was made with other settings, nothing was changed in it: {difference}; "
+                "give another --out, or the same settings"
+            )
+        if not stored["finished"] and not self.options.resume:
+            raise ValueError(f"{part.folder} is unfinished; go on with --resume, or give another --out")
+        return replace(part, finished=stored["finished"])
+
+    def _reference_rdms(self) -> RDMs:
+        names = self.data.class_names
+        pixels = pixel_rdm(self.figure_stimuli, self.experiment.analysis.dissimilarity, names)
+        return join_rdms([pixels, label_rdm(self.figure_stimuli, names)])
+
+    # -- the parts ---------------------------------------------------------------------------------------
+
+    def run_teacher(self, part: _Part) -> None:
+        """Train the teacher, or take its weights from their file; write its folder."""
+        settings = self.experiment.teacher
+        assert settings is not None
+        network = self.build(settings, settings.seed)
+        preprocess = make_preprocessing(settings)
+        same_data = settings.data is None
+        layers = self.experiment.analysis.teacher_layers
+        if layers is None:
+            own = dict(network.named_modules())
+            layers = [layer for layer in self.experiment.analysis.layers if layer in own]
+        with self._part_folder(part):
+            if settings.training is not None:
+                splits = self.teacher_data
+                flips = (settings.data or self.experiment.data).flips
+                stage = _plain_stage(settings.training)
+                error = self._train(part, "teacher", network, preprocess, [stage], settings.training, splits, flips)
+            else:
+                error = self._error(network, preprocess, self.data.test)
+            if self.writes:
+                if same_data:
+                    self._save_predictions(part.folder, network, preprocess, self.data.test)
+                rdms = self._rdms(network, layers, preprocess, "teacher", settings.seed, -1)
+                if rdms is not None:
+                    save_rdms(rdms, part.folder / "rdms.h5")
+                save_weights(network, part.folder / "weights.safetensors")
+                _print(f"teacher: test error {error:.2%}" + ("" if same_data else " on its own data"))
+
+    def run_method(self, part: _Part, title: str, show: bool = True) -> float:
+        """Train one student and write its folder; its test error."""
+        experiment, label = self.experiment, part.label
+        method, training = experiment.methods[label], experiment.training_of(label)
+        settings = experiment.student_of(label)
+        student = self.build(settings, part.seed)
+        preprocess = make_preprocessing(settings)
+        splits = self.teacher_data if method.data == "deformed" else self.data
+        splits = splits._replace(validation=self.data.validation)
+        made: dict[str, NetworkTeacher] = {}
+
+        def teacher(dissimilarity: str) -> NetworkTeacher:
+            if dissimilarity not in made:
+                assert experiment.teacher is not None
+                layers = method.teacher_layers() or [""]
+                made[dissimilarity] = NetworkTeacher(
+                    self.teacher_network,
+                    list(layers),
+                    dissimilarity,
+                    preprocess=make_preprocessing(experiment.teacher),
+                )
+            return made[dissimilarity]
+
+        context = MethodContext(
+            training.epochs,
+            training.make_optimizer(),
+            training.learning_rate_schedule(),
+            teacher,
+            lambda: self.teacher_network,
+        )
+        with self._part_folder(part):
+            stages = method.stages(context)
+            error = self._train(part, title, student, preprocess, stages, training, splits, experiment.data.flips, show)
+            if self.writes:
+                self._save_predictions(part.folder, student, preprocess, self.data.test)
+                save_weights(student, part.folder / "weights.safetensors")
+        return error
+
+    @contextmanager
+    def _part_folder(self, part: _Part) -> Iterator[None]:
+        """The part's marker: unfinished inside, finished afterwards."""
+        if self.writes:
+            write_json(part.folder / _PART, {"finished": False, "settings": part.settings})
+        yield
+        self.fabric.barrier()
+        if self.writes:
+            write_json(part.folder / _PART, {"finished": True, "settings": part.settings})
+
+    def _train(
+        self,
+        part: _Part,
+        title: str,
+        network: nn.Module,
+        preprocess: Preprocessing,
+        stages: list[Stage],
+        training: TrainingSettings,
+        splits: DataSplits,
+        flips: bool,
+        show: bool = True,
+    ) -> float:
+        """Train with history, timing, RDMs and checkpoint in the part's folder; the final test error."""
+        log = _RDMLog(self, part, preprocess) if part.label != "teacher" and self.writes else None
+        checkpoint = part.folder / "checkpoint" / "last.pt"
+        if log is not None and not checkpoint.exists():
+            log.keep(network, -1)
+        n_epochs = sum(stage.epochs for stage in stages)
+
+        def test(student: nn.Module, epoch: int) -> dict[str, float]:
+            wanted = (epoch + 1) % self.experiment.analysis.test_every == 0 or epoch + 1 == n_epochs
+            return {"test_error": self._error(student, preprocess, splits.test)} if wanted else {}
+
+        rows: list[dict[str, Any]] = []
+        timing: list[dict[str, float]] = []
+        timing_file = part.folder / "timing.csv"
+        if timing_file.exists() and self.options.resume:
+            timing = pd.read_csv(timing_file).to_dict("records")
+
+        def write_tables() -> None:
+            _write_table(part.folder / "history.csv", rows)
+            _write_table(timing_file, timing)
+
+        with show_progress(title, None if show and self.writes else Console(quiet=True)) as progress:
+            trainer = Trainer(
+                network,
+                stages,
+                preprocess=preprocess,
+                batch_size=training.batch_size,
+                seed=part.seed,
+                evaluations={"test": test},
+                augment=horizontal_flips if flips else None,
+                clip=training.clip,
+                keep=training.keep,
+                checkpoint=checkpoint,
+                compile=training.compile,
+                fabric=self.fabric,
+                progress=progress,
+            )
+            written = time.monotonic()
+            boards = _tensorboard(part.folder) if self.writes else None
+            for record in trainer.fit(splits.train, None, splits.validation, resume=True):
+                rows.append(record.history)
+                if not record.timing:
+                    continue
+                epoch = record.history["epoch"]
+                timing = [row for row in timing if row["epoch"] < epoch] + [{"epoch": epoch, **record.timing}]
+                if self.writes and time.monotonic() > written + _TABLES_EVERY:
+                    write_tables()
+                    written = time.monotonic()
+                if boards is not None:
+                    boards(record.history)
+                if log is not None and log.wants(epoch):
+                    log.keep(network, epoch)
+                if _out_of_patience(rows, training.patience):
+                    break
+        if trainer.not_copied:
+            _print(f"{part.name}: weights not copied from the teacher: {', '.join(trainer.not_copied)}")
+        if self.writes and trainer.copied:
+            write_json(part.folder / "copied.json", {"copied": trainer.copied, "not_copied": trainer.not_copied})
+        if self.writes:
+            write_tables()
+        if log is not None:
+            log.keep(network, rows[-1]["epoch"])
+        return self._error(network, preprocess, splits.test)
+
+    def _error(self, network: nn.Module, preprocess: Preprocessing, stimuli: Stimuli) -> float:
+        assert stimuli.labels is not None
+        return float((predict(network, stimuli, preprocess) != stimuli.labels.cpu()).double().mean())
+
+    def _save_predictions(self, folder: Path, network: nn.Module, preprocess: Preprocessing, test: Stimuli) -> None:
+        assert test.labels is not None
+        predicted = predict(network, test, preprocess)
+        columns = {"stimulus": test.ids, "label": test.labels.tolist(), "predicted": predicted.tolist()}
+        _write_table(folder / "predictions.csv", pd.DataFrame(columns))
+
+    def _rdms(
+        self, network: nn.Module, layers: list[str], preprocess: Preprocessing, name: str, seed: int, epoch: int
+    ) -> RDMs | None:
+        return network_rdms(
+            network,
+            [*layers, "softmax"],
+            self.figure_stimuli,
+            self.experiment.analysis.dissimilarity,
+            preprocess=preprocess,
+            name=name,
+            seed=seed,
+            epoch=epoch,
+            class_names=self.data.class_names,
+        )
+
+
+class _RDMLog:
+    """The RDMs of a student at logged epochs, in the part's rdms.h5."""
+
+    def __init__(self, run: _Run, part: _Part, preprocess: Preprocessing) -> None:
+        self.run, self.part, self.preprocess = run, part, preprocess
+        self.file = part.folder / "rdms.h5"
+
+    def wants(self, epoch: int) -> bool:
+        """Whether RDMs are kept after this epoch."""
+        every = self.run.experiment.analysis.every
+        return every > 0 and (epoch + 1) % every == 0
+
+    def keep(self, network: nn.Module, epoch: int) -> None:
+        """Add the network's RDMs, in place of what was kept of this epoch or a later one."""
+        layers = self.run.experiment.analysis.layers
+        rdms = self.run._rdms(network, layers, self.preprocess, self.part.label, self.part.seed, epoch)
+        if self.file.exists() and epoch >= 0:
+            stored = load_rdms(self.file)
+            before = [k for k in stored.rdm_descriptors["epoch"] if k < epoch]
+            if before:
+                rdms = join_rdms([stored.subset("epoch", sorted(set(before))), rdms])
+        save_rdms(rdms, self.file)
+
+
+def describe_experiment(experiment: Experiment, allow_code: bool = False) -> str:
+    """What an experiment would do, after the checks that `run_experiment` makes first (ValueError as there)."""
+    run = _Run(experiment, Path(), RunOptions(allow_code=allow_code))
+    run.check()
+    data, teacher = run.data, experiment.teacher
+    sizes = [f"{len(part.ids)} {what}" for part, what in zip(data[:3], ("training", "validation", "test"), strict=True)]
+    lines = [
+        f"experiment {experiment.name}: usable",
+        f"  data      {data.name}: {', '.join(sizes)} images of shape {tuple(data.train.images.shape[1:])}, "
+        f"{len(data.class_names)} classes",
+        f"  student   {experiment.student.network}",
+        f"  teacher   {'none' if teacher is None else teacher.network}",
+        f"  methods   {', '.join(experiment.methods)}",
+        f"  seeds     {', '.join(map(str, experiment.seeds))}",
+        f"  trainings {len(experiment.methods) * len(experiment.seeds)}, of {experiment.training.epochs} epochs each "
+        "unless the method says otherwise",
+    ]
+    return "\n".join(lines)
+
+
+def make_preprocessing(settings: NetworkSettings) -> Preprocessing:
+    """The preprocessing that these settings say."""
+    return Preprocessing(**settings.preprocess.model_dump())
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """The network's state as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    # Clones, since safetensors refuses tensors that share memory.
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    write_atomically(path, lambda draft: save_file(state, draft))
+
+
+def _deformed_splits(data: DataSplits, settings: DeformedSettings) -> DataSplits:
+    source = data.train
+    if settings.source == "train+validation":
+        other = data.validation
+        assert source.labels is not None and other.labels is not None
+        images, labels = torch.cat([source.images, other.images]), torch.cat([source.labels, other.labels])
+        source = Stimuli(images, (*source.ids, *other.ids), labels)
+    given = settings.model_dump(include={"seed", "max_shift", "displacement", "smoothness"}, exclude_none=True)
+    validation = deformed(source, settings.validation, start=0, **given)
+    train = deformed(source, settings.train, start=settings.validation, **given)
+    return data._replace(train=train, validation=validation)
+
+
+def _plain_stage(training: TrainingSettings) -> Stage:
+    return Stage(
+        epochs=training.epochs,
+        optimizer=training.make_optimizer(),
+        learning_rate=training.learning_rate_schedule(),
+    )
+
+
+def _try(network: nn.Module, settings: NetworkSettings, images: torch.Tensor, what: str) -> torch.Tensor:
+    """The network's output for a few images. Raises ValueError where shapes cannot meet."""
+    try:
+        network.eval()
+        with torch.no_grad():
+            output = network(make_preprocessing(settings)(images))
+    except Exception as error:  # whatever the network raises at a shape it cannot take
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise ValueError(
+            f"the {what} ({settings.network}) cannot take images of shape {tuple(images.shape[1:])} after its "
+            f"preprocessing: {reason}; set its preprocess (size, channels) or arguments"
+        ) from None
+    return torch.as_tensor(output) if isinstance(output, torch.Tensor) else torch.empty(0)
+
+
+def _comparable(settings: dict[str, Any], labels: set[str]) -> dict[str, Any]:
+    """An experiment without what extends it: seeds, and methods that only one of two has."""
+    same = {key: value for key, value in settings.items() if key not in ("seeds", "methods")}
+    return {**same, "methods": {label: settings["methods"][label] for label in sorted(labels)}}
+
+
+def _data_settings(experiment: Experiment, data: DataSplits) -> dict[str, Any]:
+    """What determines the data: its settings, its content, and no path."""
+    settings = experiment.data.model_dump(mode="json")
+    settings["spec"] = Path(settings["spec"]).name
+    checksum = 0
+    for split in (data.train, data.validation, data.test):
+        checksum = zlib.crc32("\n".join(split.ids).encode(), checksum)
+        checksum = zlib.crc32(split.images.contiguous().numpy().tobytes(), checksum)
+        assert split.labels is not None
+        checksum = zlib.crc32(split.labels.numpy().tobytes(), checksum)
+    return {**settings, "checksum": checksum}
+
+
+def _file_checksum(path: str | None) -> str | None:
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _environment(fabric: Fabric) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "rsatoolbox", "scikit-learn", "pandas")
+    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else platform.processor()
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        commit = ""
+    return {
+        "brainrdl": __version__,
+        "git_commit": commit or None,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "device": f"{fabric.device.type} {device}".strip(),
+        "processes": fabric.world_size,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]] | pd.DataFrame) -> None:
+    frame = pd.DataFrame(rows)
+    write_atomically(path, lambda draft: frame.to_csv(draft, index=False))
+
+
+def _out_of_patience(rows: list[dict[str, Any]], patience: int | None) -> bool:
+    errors = [row["validation_error"] for row in rows if "validation_error" in row and row["stage"] == "main"]
+    return patience is not None and len(errors) - 1 - errors.index(min(errors)) >= patience if errors else False
+
+
+def _tensorboard(folder: Path) -> Callable[[dict[str, Any]], None] | None:
+    """Write history rows for TensorBoard, where it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name not in ("stage", "epoch"):
+                writer.add_scalar(name, value, row["epoch"])
+        writer.flush()
+
+    return write
+
+
+def _run_in_processes(run: _Run, parts: list[_Part], say: Callable[[str], None]) -> None:
+    """Several parts at a time, each in a fresh process with its share of the processor's cores."""
+    jobs = min(run.options.jobs, len(parts))
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_process, (threads,)) as pool:
+        waiting = {pool.submit(_run_one, run.experiment, run.out, run.options, part): part for part in parts}
+        try:
+            for position, done in enumerate(as_completed(waiting)):
+                say(f"[{position + 1}/{len(parts)}] {waiting[done].name}: test error {done.result():.2%}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in active_children():
+                child.terminate()
+            raise
+
+
+def _start_process(threads: int) -> None:
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
+def _run_one(experiment: Experiment, out: Path, options: RunOptions, part: _Part) -> float:
+    return _cached_run(experiment, out, options).run_method(part, part.name, show=False)
+
+
+_RUNS: list[_Run] = []
+
+
+def _cached_run(experiment: Experiment, out: Path, options: RunOptions) -> _Run:
+    """The process's run, so that data and teacher are loaded once for all its parts."""
+    if not _RUNS:
+        _RUNS.append(_Run(experiment, out, options))
+    return _RUNS[0]
+
+
+def _print(text: str) -> None:
+    Console(file=sys.stdout, soft_wrap=True, highlight=False).print(text)

@@ -1,0 +1,9 @@
+"""Objectives: auxiliary terms that join the task's loss, and the methods made of them."""
+
+from brainrdl.objectives.base import Objective, Stage, adamw, sgd
+from brainrdl.objectives.deep_supervision import DeepSupervision
+from brainrdl.objectives.distillation import Distillation
+from brainrdl.objectives.hints import Hints
+from brainrdl.objectives.rdl import RDLObjective
+
+__all__ = ["DeepSupervision", "Distillation", "Hints", "Objective", "RDLObjective", "Stage", "adamw", "sgd"]

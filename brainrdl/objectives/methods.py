@@ -1,0 +1,65 @@
+"""The table of methods: a name in an experiment file, and the settings that go with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from brainrdl.objectives.base import Stage
+from brainrdl.objectives.baseline import BaselineSettings
+from brainrdl.objectives.deep_supervision import DeepSupervisionSettings
+from brainrdl.objectives.distillation import DistillationSettings
+from brainrdl.objectives.finetuning import FinetuningSettings
+from brainrdl.objectives.hints import HintsSettings
+from brainrdl.objectives.method import MethodContext, MethodSettings
+from brainrdl.objectives.rdl import RDLSettings
+
+Part = Annotated[
+    BaselineSettings
+    | FinetuningSettings
+    | DeepSupervisionSettings
+    | HintsSettings
+    | DistillationSettings
+    | RDLSettings,
+    Field(discriminator="method"),
+]
+
+
+class CombinedSettings(MethodSettings):
+    """Several methods in one training: first stages one after the other, then the task with every auxiliary term."""
+
+    method: Literal["combined"] = "combined"
+    parts: list[Part] = Field(min_length=2)
+    needs_teacher: ClassVar[bool] = True
+
+    def student_layers(self) -> tuple[str, ...]:
+        """The layers of every part."""
+        return tuple(layer for part in self.parts for layer in part.student_layers())
+
+    def teacher_layers(self) -> tuple[str, ...]:
+        """The layers of every part."""
+        return tuple(layer for part in self.parts for layer in part.teacher_layers())
+
+    def stages(self, context: MethodContext) -> list[Stage]:
+        """Every part's first stages, in order, then one main stage."""
+        of_parts = [part.stages(context) for part in self.parts]
+        last = [stages[-1] for stages in of_parts]
+        weights = [stage.initial_weights for stage in last if stage.initial_weights is not None]
+        main = context.stage(
+            [objective for stage in last for objective in stage.objectives],
+            [alpha for stage in last for alpha in stage.alphas],
+            initial_weights=weights[0] if weights else None,
+        )
+        return [stage for stages in of_parts for stage in stages[:-1]] + [main]
+
+
+METHODS: dict[str, type[MethodSettings]] = {
+    "baseline": BaselineSettings,
+    "finetuning": FinetuningSettings,
+    "deep_supervision": DeepSupervisionSettings,
+    "hints": HintsSettings,
+    "distillation": DistillationSettings,
+    "rdl": RDLSettings,
+    "combined": CombinedSettings,
+}

@@ -1,0 +1,90 @@
+"""Settings read from YAML files, their mistakes told in one short message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping a YAML file holds. Raises ValueError naming the file, and the line where it is no YAML."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: expected a YAML text file in UTF-8, got bytes that are not") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not readable"
+        raise ValueError(f"{path}: not valid YAML{line}: {problem}; check indentation, colons and quotes") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected 'key: value' lines, got {_kind(value)}")
+    return value
+
+
+def dump_yaml(value: Mapping[str, Any]) -> str:
+    """The mapping as YAML, its keys in their order."""
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+
+
+def validate(model: type[Model], raw: Mapping[str, Any], file: str, where: str = "") -> Model:
+    """The settings in `raw`, checked. Raises ValueError for the first mistake: file, field, expected, received.
+
+    An unknown key is refused with the nearest known one. where: the field that `raw` stands under.
+    """
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [str(part) for part in first["loc"]]
+        field = ".".join([*([where] if where else []), *location])
+        if first["type"] == "extra_forbidden":
+            known = _fields_at(model, location[:-1])
+            close = get_close_matches(location[-1], known, n=1)
+            nearest = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+            message = f"{field}: unknown key; {nearest}"
+        elif first["type"] == "missing":
+            message = f"{field}: missing; add it"
+        else:
+            told = first["msg"].removeprefix("Value error, ")
+            message = f"{field}: {told[0].lower() + told[1:]}, got {_short(first.get('input'))}"
+        raise ValueError(f"{file}: {message}") from None
+
+
+def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The known keys of the settings at a location, as far as the models tell."""
+    candidates: list[Any] = [model]
+    for part in location:
+        inner: list[Any] = []
+        for candidate in candidates:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                if part in candidate.model_fields:
+                    inner += _types_in(candidate.model_fields[part].annotation)
+            else:
+                inner.append(candidate)
+        candidates = inner or candidates
+    models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _types_in(annotation: Any) -> list[Any]:
+    arguments = get_args(annotation)
+    return [annotation] if not arguments else [inner for part in arguments for inner in _types_in(part)]
+
+
+def _kind(value: Any) -> str:
+    return "an empty file" if value is None else f"a {type(value).__name__}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,186 @@
+"""A network as teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from brainrdl.dissimilarity import (
+    check_dissimilarity,
+    precision_factor,
+    squared_distances,
+    transform_patterns,
+    undefined_pairs,
+)
+from brainrdl.layers import as_patterns, check_layers, evaluating, record_layers
+from brainrdl.pairs import Pairs
+from brainrdl.sources.cache import PatternCache
+from brainrdl.stimuli import Stimuli, Targets
+
+OUTPUT = ""
+
+
+class NetworkTeacher:
+    """Dissimilarities between a network's patterns at chosen layers, the network left as it is.
+
+    network: any `nn.Module` that takes a batch of images. It is in eval mode, without gradient, for the time
+        it is asked, and each module's own mode is back afterwards. It is moved to `device`.
+    layers: module paths; they are the source's `names`. "" is the network's output.
+    dissimilarity: a name of `brainrdl.dissimilarity`; "mahalanobis" needs `precision`, per layer the
+        (n_units, n_units) inverse of a noise covariance.
+    preprocess: raw images (0…1) to the network's input; None where the network takes them as they are.
+    device: where it computes; None = where the stimuli are. dtype: `torch.bfloat16` or `torch.float16` to
+        run it under autocast.
+    cache: "memory", or a folder for patterns memory-mapped on disk, where a stimulus always has the same
+        image; None (augmented data) computes every time.
+
+    It sees only the images that occur in the asked pairs, and sees them once a batch however many objectives
+    ask. Raises ValueError for unknown layers and measures, and as `record_layers`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Sequence[str],
+        dissimilarity: str = "euclidean",
+        *,
+        precision: Mapping[str, Tensor] | None = None,
+        preprocess: Callable[[Tensor], Tensor] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        cache: str | Path | None = None,
+    ) -> None:
+        self.names = tuple(dict.fromkeys(layers))
+        if isinstance(layers, str) or not self.names:
+            raise ValueError(f"expected a list of at least one teacher layer, got {layers!r}")
+        check_layers(network, self.names, "teacher")
+        check_dissimilarity(dissimilarity, precision)
+        self.dissimilarity = dissimilarity
+        if precision is not None and set(self.names) - set(precision):
+            raise ValueError(f"no precision for teacher layer '{sorted(set(self.names) - set(precision))[0]}'")
+        self._factors = {} if precision is None else {name: precision_factor(precision[name]) for name in self.names}
+        self.network = network
+        self.preprocess = preprocess
+        self.device = None if device is None else torch.device(device)
+        self.dtype = dtype
+        self._cache_place = cache
+        self._cache: PatternCache | None = None
+        self._batch = _Batch.nothing()
+
+    def covers(self, ids: Sequence[str]) -> Mapping[str, Tensor]:
+        """A network can look at any stimulus: all True."""
+        return {name: torch.ones(len(ids), dtype=torch.bool) for name in self.names}
+
+    def targets(self, stimuli: Stimuli, pairs: Pairs) -> Mapping[str, Targets]:
+        """Dissimilarities of the network's patterns at the pairs; NaN where the measure is not defined."""
+        rows, positions = torch.unique(torch.cat([pairs.i, pairs.j]).cpu(), return_inverse=True)
+        device = stimuli.images.device
+        i, j = positions.to(device).chunk(2)
+        seen = Pairs(i, j)
+        result = {}
+        for name, patterns in self.patterns(stimuli, rows).items():
+            if name in self.names:
+                flat = as_patterns(name, patterns, len(rows))
+                transformed = transform_patterns(flat, self.dissimilarity, self._factors.get(name))
+                values = squared_distances(transformed, seen)
+                undefined = undefined_pairs(transformed, seen)
+                result[name] = Targets(values if undefined is None else values.masked_fill(undefined, torch.nan))
+        return {name: result[name] for name in self.names}
+
+    def patterns(self, stimuli: Stimuli, rows: Tensor | None = None) -> Mapping[str, Tensor]:
+        """Per layer, and for the output (""): (n_rows, ...) as the layer gives it, on the stimuli's device.
+
+        rows: int64 rows of `stimuli`; None = all. What this batch was asked before is not computed again.
+        """
+        rows = torch.arange(len(stimuli.ids)) if rows is None else rows.cpu()
+        batch = self._batch
+        if not batch.is_of(stimuli, self._version()):
+            batch = _Batch(weakref.ref(stimuli.images), stimuli.images._version, self._version(), rows[:0], {})
+        new = rows[~torch.isin(rows, batch.rows)]
+        if len(new):
+            computed = self._look_at(stimuli if len(new) == len(stimuli.ids) else stimuli.subset(new))
+            merged = {
+                layer: torch.cat([batch.patterns[layer], p]) if batch.patterns else p for layer, p in computed.items()
+            }
+            batch = self._batch = batch.with_rows(torch.cat([batch.rows, new]), merged)
+        if torch.equal(rows, batch.rows):
+            return batch.patterns
+        where = torch.zeros(len(stimuli.ids), dtype=torch.int64)
+        where[batch.rows] = torch.arange(len(batch.rows))
+        return {layer: patterns[where[rows].to(patterns.device)] for layer, patterns in batch.patterns.items()}
+
+    def fingerprint(self) -> str:
+        """What determines the patterns: architecture, weights, layers, precision and preprocessing (SHA-256)."""
+        digest = hashlib.sha256()
+        for part in (self.network, self.names, self.dtype, self.preprocess):
+            digest.update(_describe(part).encode())
+        modules = [self.network] + ([self.preprocess] if isinstance(self.preprocess, nn.Module) else [])
+        for module in modules:
+            for key, value in module.state_dict().items():
+                digest.update(key.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _look_at(self, stimuli: Stimuli) -> Mapping[str, Tensor]:
+        if self._cache_place is None:
+            return self._forward(stimuli)
+        if self._cache is None:
+            folder = None if self._cache_place == "memory" else Path(self._cache_place)
+            self._cache = PatternCache(folder, "" if folder is None else self.fingerprint())
+        return self._cache.fetch(stimuli, self._forward)
+
+    def _forward(self, stimuli: Stimuli) -> dict[str, Tensor]:
+        images = stimuli.images
+        device = self.device or images.device
+        self.network.to(device)
+        half = self.dtype in (torch.bfloat16, torch.float16)
+        with (
+            evaluating(self.network),
+            record_layers(self.network, (*self.names, OUTPUT)) as patterns,
+            torch.autocast(device.type, dtype=self.dtype if half else None, enabled=half),
+        ):
+            inputs = images.to(device)
+            if isinstance(self.preprocess, nn.Module):
+                self.preprocess.to(device)
+            self.network(inputs if self.preprocess is None else self.preprocess(inputs))
+            return {layer: patterns[layer].to(images.device) for layer in (*self.names, OUTPUT)}
+
+    def _version(self) -> int:
+        """Changes when a weight is changed, so that nothing computed before is taken for it."""
+        return sum(tensor._version for tensor in (*self.network.parameters(), *self.network.buffers()))
+
+
+class _Batch:
+    """What the teacher has computed of the batch at hand."""
+
+    def __init__(
+        self,
+        images: Callable[[], Tensor | None],
+        version: int,
+        weights: int,
+        rows: Tensor,
+        patterns: Mapping[str, Tensor],
+    ) -> None:
+        self.images, self.version, self.weights, self.rows, self.patterns = images, version, weights, rows, patterns
+
+    @classmethod
+    def nothing(cls) -> _Batch:
+        return cls(lambda: None, 0, 0, torch.zeros(0, dtype=torch.int64), {})
+
+    def is_of(self, stimuli: Stimuli, weights: int) -> bool:
+        same = self.images() is stimuli.images
+        return same and self.version == stimuli.images._version and self.weights == weights
+
+    def with_rows(self, rows: Tensor, patterns: Mapping[str, Tensor]) -> _Batch:
+        return _Batch(self.images, self.version, self.weights, rows, patterns)
+
+
+def _describe(part: object) -> str:
+    """Text that is the same in every process: functions by their name, modules by what they print."""
+    name = getattr(part, "__qualname__", None)
+    return f"{getattr(part, '__module__', '')}.{name}" if name else repr(part)

@@ -1,0 +1,183 @@
+"""The module of a step: student, recorded layers and objectives behind one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from brainrdl.layers import evaluating, record_layers
+from brainrdl.objectives.base import Objective, Stage
+from brainrdl.randomness import Draw
+from brainrdl.sources.network import NetworkTeacher
+from brainrdl.stimuli import Stimuli
+
+TASK, N_WRONG = "task", "n_wrong"
+
+
+class StageModule(nn.Module):
+    """What Fabric, DDP and torch.compile see of a stage: one module whose forward returns named loss terms.
+
+    `forward(task, stimuli, draw)` gives "task" (cross-entropy, averaged), "n_wrong" (a count, no gradient)
+    and the objectives' terms. Made by `stage_module`, which sets the hooks once.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        preprocess: Callable[[Tensor], Tensor] | None,
+        objectives: tuple[Objective, ...],
+        patterns: Mapping[str, Tensor],
+        with_task: bool,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.preprocess = preprocess
+        self.objectives = nn.ModuleList(o for o in objectives if isinstance(o, nn.Module))
+        self._objectives = objectives
+        self._patterns = patterns
+        self._with_task = with_task
+        self.objective_of: dict[str, int] = {}  # term -> which objective gave it, known after a forward
+
+    def forward(self, task: Stimuli | None, stimuli: Stimuli | None, draw: Draw) -> dict[str, Tensor]:
+        """The terms of one step, those of each objective under its own names."""
+        terms: dict[str, Tensor] = {}
+        for name, batch in (("task", task), ("stimuli", stimuli)):
+            if batch is None:
+                continue
+            output, patterns = self.run_student(batch)
+            if name == "task" and self._with_task:
+                terms.update(_task_terms(output, batch))
+            for k, objective in enumerate(self._objectives):
+                if objective.stream == name:
+                    new = objective(patterns, batch, draw)
+                    self.objective_of.update(dict.fromkeys(new, k))
+                    if terms.keys() & new.keys():
+                        raise ValueError(
+                            f"two objectives give a term '{sorted(terms.keys() & new.keys())[0]}'; "
+                            "map each student layer in one objective of a kind"
+                        )
+                    terms.update(new)
+        return terms
+
+    def run_student(self, batch: Stimuli) -> tuple[Tensor, dict[str, Tensor]]:
+        """The student's output and what its recorded layers gave."""
+        images = batch.images if self.preprocess is None else self.preprocess(batch.images)
+        output = self.student(images)
+        return output, _Recorded(self._patterns)
+
+
+class _Recorded(dict[str, Tensor]):
+    """A copy of the recorded patterns, kept when the student runs again; reading a missing layer says so."""
+
+    def __init__(self, patterns: Mapping[str, Tensor]) -> None:
+        super().__init__(patterns)
+        self._source = patterns
+
+    def __missing__(self, layer: str) -> Tensor:
+        return self._source[layer]
+
+
+def _task_terms(output: Tensor, batch: Stimuli) -> dict[str, Tensor]:
+    if batch.labels is None:
+        raise ValueError("the task needs labels; these stimuli have none (set task_weight=0 to train without)")
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"the task needs class scores (n_stimuli, n_classes) from the student; it gives {shape}")
+    scores = output.float()
+    wrong = (scores.detach().argmax(1) != batch.labels).sum()
+    return {TASK: functional.cross_entropy(scores, batch.labels), N_WRONG: wrong}
+
+
+@contextmanager
+def stage_module(
+    student: nn.Module, stage: Stage, preprocess: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[StageModule]:
+    """The module of a stage, its hooks in place until the block ends.
+
+    Raises ValueError for a layer the student does not have, and for a teacher that shares weights with it.
+    """
+    own = {parameter.data_ptr() for parameter in student.parameters()}
+    for objective in stage.objectives:
+        teacher = getattr(objective, "teacher", None)
+        if isinstance(teacher, NetworkTeacher) and own & {p.data_ptr() for p in teacher.network.parameters()}:
+            raise ValueError("student and teacher share weights, so the teacher would change; give the teacher a copy")
+    layers = dict.fromkeys(layer for objective in stage.objectives for layer in objective.layers)
+    with record_layers(student, layers) as patterns:
+        yield StageModule(student, preprocess, stage.objectives, patterns, stage.task_weight != 0)
+
+
+def prepare_objectives(module: StageModule, task: Stimuli | None, stimuli: Stimuli | None) -> None:
+    """Let each objective see the student's patterns of a first batch, in eval mode and without gradient."""
+    for name, batch in (("task", task), ("stimuli", stimuli)):
+        concerned = [objective for objective in module._objectives if objective.stream == name]
+        if batch is None and concerned:
+            raise ValueError(f"an objective reads the stream '{name}', but fit was given no such data")
+        if batch is not None and (concerned or name == "task"):
+            with evaluating(module.student):
+                output, patterns = module.run_student(batch)
+                check_classes(output, batch)
+            for objective in concerned:
+                with torch.no_grad():
+                    objective.prepare(patterns, batch)
+
+
+def check_classes(output: Tensor, batch: Stimuli) -> None:
+    """Raise ValueError where the student has fewer outputs than the labels need."""
+    if batch.labels is not None and isinstance(output, Tensor) and output.ndim == 2:
+        largest = int(batch.labels.max())
+        if largest >= output.shape[1]:
+            raise ValueError(
+                f"label {largest} is outside the student's {output.shape[1]} outputs; widen its last layer"
+            )
+
+
+def loss_of(terms: Mapping[str, Tensor], module: StageModule, task_weight: float, alphas: Sequence[float]) -> Tensor:
+    """task_weight · task + Σ_k alpha_k · Σ (terms of objective k)."""
+    loss = task_weight * terms[TASK] if TASK in terms else torch.zeros((), device=next(iter(terms.values())).device)
+    for name, term in terms.items():
+        if name in module.objective_of:
+            loss = loss + alphas[module.objective_of[name]] * term
+    return loss
+
+
+def unused_parameters(module: StageModule, task: Stimuli | None, stimuli: Stimuli | None) -> list[nn.Parameter]:
+    """The trainable parameters that no loss term depends on: layers after a hint, say.
+
+    Left in, they would stop DDP, and weight decay would change them.
+    """
+    modes = {part: part.training for part in module.modules()}
+    module.eval()  # running statistics must not move
+    try:
+        terms = module(task, stimuli, Draw(0))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    total = torch.stack([term for name, term in terms.items() if name != N_WRONG]).sum()
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not total.requires_grad:
+        return trainable
+    gradients = torch.autograd.grad(total, trainable, allow_unused=True)
+    return [parameter for parameter, gradient in zip(trainable, gradients, strict=True) if gradient is None]
+
+
+def copy_weights(student: nn.Module, weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Copy into the student what fits by name and shape; return the names that were and were not copied.
+
+    Names are the student's; weights the student has no place for are left out silently. Raises ValueError where
+    nothing fits.
+    """
+    own = student.state_dict()
+    fitting = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
+    if not fitting:
+        raise ValueError(
+            "none of the given weights fits the student by name and shape, so there is nothing to start from; "
+            "finetuning needs a student of the teacher's architecture"
+        )
+    with torch.no_grad():
+        for name in fitting:
+            own[name].copy_(weights[name])
+    return fitting, [name for name in own if name not in fitting]

@@ -1,0 +1,409 @@
+"""The trainer: stages of a loss over batches, on Lightning Fabric; it knows no method by name."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from brainrdl.models.inference import predict
+from brainrdl.objectives.base import Stage
+from brainrdl.randomness import Draw, torch_seeded
+from brainrdl.stimuli import Stimuli
+from brainrdl.training.checkpoint import load_checkpoint, save_checkpoint
+from brainrdl.training.stage import (
+    N_WRONG,
+    TASK,
+    StageModule,
+    copy_weights,
+    loss_of,
+    prepare_objectives,
+    stage_module,
+    unused_parameters,
+)
+from brainrdl.training.streams import Augment, Stream, make_stream
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Evaluation = Callable[[nn.Module, int], Mapping[str, float]]
+
+# The loss terms stay on the device and are looked at this often: one synchronisation each time.
+_LOOK_EVERY = 50
+
+
+class EpochRecord(NamedTuple):
+    """What one epoch came to.
+
+    history: stage, epoch, learning_rate, task, every auxiliary term, alpha, train_error, validation_error and
+    what the evaluations gave; losses are means over the epoch's images, errors fractions. train_error is
+    counted while learning (dropout on). timing: seconds, images_per_second.
+    """
+
+    history: dict[str, Any]
+    timing: dict[str, float]
+
+
+class Progress(Protocol):
+    """What shows a training to a person."""
+
+    def step(self, stage: str, epoch: int, n_epochs: int, step: int, n_steps: int, values: Mapping[str, float]) -> None:
+        """Called every so many steps, with the newest loss terms."""
+        ...
+
+    def epoch(self, record: EpochRecord, n_epochs: int) -> None:
+        """Called at the end of an epoch."""
+        ...
+
+
+class Trainer:
+    """Trains a student in stages.
+
+    student: any `nn.Module`, (n_stimuli, channels, height, width) -> (n_stimuli, n_classes); it is trained in place.
+    stages: see `Stage`. preprocess: raw images (0…1) to the student's input, on its device.
+    batch_size: images a step, over all processes. seed: of every random draw of the training.
+    evaluations: (student, epoch) -> named numbers, called after each epoch and put into its record.
+    augment: (images, generator) -> images, applied to each training batch.
+    clip: largest norm of the gradient over all parameters; None = none.
+    keep: "last", or "best" for the weights with the lowest validation error in the last stage (never test).
+    checkpoint: file to go on from; written after every epoch. compile: run the student under torch.compile.
+    accelerator, devices, num_nodes, precision, strategy: as in `lightning_fabric.Fabric`; or give a `fabric`.
+    progress: shows the training to a person.
+
+    With several devices each batch is shared out among them; pairs are drawn, and batch normalisation is
+    computed, within each device's share.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        stages: Sequence[Stage] | Stage,
+        *,
+        preprocess: nn.Module | None = None,
+        batch_size: int = 100,
+        seed: int = 0,
+        evaluations: Mapping[str, Evaluation] | None = None,
+        augment: Augment | None = None,
+        clip: float | None = None,
+        keep: str = "last",
+        checkpoint: Path | str | None = None,
+        compile: bool = False,
+        fabric: Fabric | None = None,
+        accelerator: str = "auto",
+        devices: int = 1,
+        num_nodes: int = 1,
+        precision: str | None = None,
+        strategy: str = "auto",
+        progress: Progress | None = None,
+    ) -> None:
+        self.stages = [stages] if isinstance(stages, Stage) else list(stages)
+        if not self.stages:
+            raise ValueError("no stages: give the trainer at least one Stage")
+        if keep not in ("last", "best"):
+            raise ValueError(f"keep: expected 'last' or 'best', got '{keep}'")
+        if batch_size < 1 or (clip is not None and not clip > 0):
+            raise ValueError(f"expected batch_size >= 1 and clip > 0, got batch_size={batch_size}, clip={clip}")
+        self.student, self.preprocess = student, preprocess
+        self.batch_size, self.seed, self.augment, self.clip, self.keep = batch_size, seed, augment, clip, keep
+        self.evaluations = dict(evaluations or {})
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.progress = progress
+        self.fabric = fabric or make_fabric(accelerator, devices, num_nodes, precision, strategy)
+        if compile:
+            self.student.compile()
+        self.n_epochs = sum(stage.epochs for stage in self.stages)
+        self.copied: list[str] = []
+        self.not_copied: list[str] = []
+        self._best: dict[str, Any] | None = None
+
+    def fit(
+        self,
+        task: Stimuli | Dataset[Any] | None = None,
+        stimuli: Stimuli | Dataset[Any] | None = None,
+        validation: Stimuli | None = None,
+        resume: bool = False,
+    ) -> Iterator[EpochRecord]:
+        """Train; a record after each epoch. To stop early, `break`: the student is then as of the last epoch
+        (with keep="best", of the best).
+
+        task: labelled images. stimuli: what objectives with stream="stimuli" read. validation: labelled images
+        for validation_error. resume: go on from the checkpoint where there is one; its epochs' records come
+        first, with an empty timing.
+
+        Raises ValueError for data, layers and shapes that do not go together; FloatingPointError, naming term,
+        layer, epoch and step, when a loss is no longer finite (the last checkpoint is kept).
+        """
+        if self.keep == "best" and validation is None:
+            raise ValueError("keep='best' needs validation data; give some, or keep='last'")
+        if task is None and stimuli is None:
+            raise ValueError("nothing to train on; give fit task or stimuli")
+        device = self.fabric.device
+        sizes = (self.fabric.global_rank, self.fabric.world_size)
+        self.student.to(device)
+        if self.preprocess is not None:
+            self.preprocess.to(device)
+        streams = [
+            None if data is None else make_stream(data, self.batch_size, device, what, self.augment, *sizes)
+            for what, data in (("training images", task), ("stimuli", stimuli))
+        ]
+        start = load_checkpoint(self.checkpoint) if resume and self.checkpoint and self.checkpoint.exists() else None
+        history: list[dict[str, Any]] = [] if start is None else list(start["history"])
+        for row in history:
+            yield EpochRecord(row, {})
+        try:
+            first = 0
+            for index, stage in enumerate(self.stages):
+                if start is None or first + stage.epochs > start["epoch"]:
+                    yield from self._run_stage(index, first, streams[0], streams[1], validation, history, start)
+                    start = None
+                first += stage.epochs
+            if start is not None:  # everything was done already
+                self._load_student(start)
+        finally:
+            if self._best is not None:
+                self.student.load_state_dict(self._best["student"])
+
+    def _load_student(self, state: dict[str, Any]) -> None:
+        try:
+            self.student.load_state_dict(state["student"])
+        except RuntimeError:
+            raise ValueError(
+                f"checkpoint {self.checkpoint} holds another network than this student; delete it or give another place"
+            ) from None
+        self._best = state["best"]
+
+    def _run_stage(
+        self,
+        index: int,
+        first: int,
+        task: Stream | None,
+        stimuli: Stream | None,
+        validation: Stimuli | None,
+        history: list[dict[str, Any]],
+        start: dict[str, Any] | None,
+    ) -> Iterator[EpochRecord]:
+        stage = self.stages[index]
+        origin = Draw(self.seed, stage=len(self.stages) - 1 - index)
+        if stage.task_weight == 0 and not any(o.stream == "task" for o in stage.objectives):
+            task = None
+        if task is None and stage.task_weight != 0:
+            raise ValueError(f"stage '{stage.name}' has a task; give fit task, or set task_weight=0")
+        if start is not None:
+            self._load_student(start)
+        elif stage.initial_weights is not None:
+            self.copied, self.not_copied = copy_weights(self.student, stage.initial_weights)
+        with stage_module(self.student, stage, self.preprocess) as module:
+            batches = [None if s is None else next(iter(s.batches(origin))) for s in (task, stimuli)]
+            with torch_seeded(origin.torch_seed("objectives")):
+                prepare_objectives(module, batches[0], batches[1])
+                unused = unused_parameters(module, batches[0], batches[1])
+            for parameter in unused:
+                parameter.requires_grad_(False)
+            try:
+                optimizer = stage.optimizer([p for p in module.parameters() if p.requires_grad])
+                rates = [group["lr"] for group in optimizer.param_groups]
+                wrapped, fabric_optimizer = self.fabric.setup(module, optimizer, _reapply_compile=False)
+                epoch = 0
+                if start is not None and start["stage"] == index:
+                    module.objectives.load_state_dict(start["objectives"])
+                    optimizer.load_state_dict(start["optimizer"])
+                    epoch = start["epoch"] - first
+                for epoch in range(epoch, stage.epochs):  # noqa: B020
+                    factor = stage.learning_rate(epoch, stage.epochs)
+                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                        group["lr"] = rate * factor
+                    record = self._run_epoch(
+                        stage, first, origin._replace(epoch=epoch), wrapped, module, fabric_optimizer, task, stimuli
+                    )
+                    record.history["learning_rate"] = rates[0] * factor
+                    self._evaluate(record, validation, index, first + epoch)
+                    history.append(record.history)
+                    self._save(index, first + epoch + 1, module, optimizer, history)
+                    if self.progress is not None:
+                        self.progress.epoch(record, self.n_epochs)
+                    yield record
+            finally:
+                for parameter in unused:
+                    parameter.requires_grad_(True)
+
+    def _run_epoch(
+        self,
+        stage: Stage,
+        first: int,
+        draw: Draw,
+        wrapped: Any,
+        module: StageModule,
+        optimizer: Any,
+        task: Stream | None,
+        stimuli: Stream | None,
+    ) -> EpochRecord:
+        alphas = [alpha(draw.epoch, stage.epochs) for alpha in stage.alphas]
+        leading = task or stimuli
+        assert leading is not None
+        n_steps = leading.n_batches
+        beside = None if stimuli is None or stimuli is leading else _endless(stimuli, draw, n_steps)
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        wrapped.train()
+        sums = _Sums(stage.name, first + draw.epoch)
+        begin = time.perf_counter()
+        with torch_seeded(0):
+            for step, batch in enumerate(leading.batches(draw)):
+                now = draw._replace(step=step, rank=self.fabric.global_rank)
+                torch.manual_seed(now.torch_seed("network"))
+                terms = wrapped(
+                    batch if leading is task else None,
+                    batch if leading is stimuli else (None if beside is None else next(beside)),
+                    now,
+                )
+                optimizer.zero_grad()
+                self.fabric.backward(loss_of(terms, module, stage.task_weight, alphas))
+                if self.clip is not None:
+                    self.fabric.clip_gradients(wrapped, optimizer, max_norm=self.clip, error_if_nonfinite=False)
+                optimizer.step()
+                sums.add(terms, len(batch.ids))
+                if (step + 1) % _LOOK_EVERY == 0 or step + 1 == n_steps:
+                    newest = sums.look()
+                    if self.progress is not None:
+                        self.progress.step(stage.name, first + draw.epoch, self.n_epochs, step + 1, n_steps, newest)
+        sums.check_weights(parameters)
+        seconds = time.perf_counter() - begin
+        values, n_images = sums.means(self.fabric)
+        row: dict[str, Any] = {"stage": stage.name, "epoch": first + draw.epoch, "learning_rate": math.nan, **values}
+        kinds = [_kind(module, k) for k in range(len(alphas))]
+        for kind, alpha in zip(kinds, alphas, strict=True):
+            row["alpha" if len(alphas) == 1 else f"alpha/{kind}"] = alpha
+        return EpochRecord(row, {"seconds": seconds, "images_per_second": n_images / seconds})
+
+    def _evaluate(self, record: EpochRecord, validation: Stimuli | None, index: int, epoch: int) -> None:
+        row = record.history
+        if validation is not None and self.stages[index].task_weight != 0:
+            assert validation.labels is not None
+            predicted = predict(self.student, validation, self.preprocess)
+            row["validation_error"] = float((predicted != validation.labels.cpu()).double().mean())
+            last = index == len(self.stages) - 1
+            if self.keep == "best" and last and (self._best is None or row["validation_error"] < self._best["error"]):
+                state = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
+                self._best = {"error": row["validation_error"], "epoch": epoch, "student": state}
+        for evaluation in self.evaluations.values():
+            row.update(evaluation(self.student, epoch))
+
+    def _save(self, index: int, epoch: int, module: StageModule, optimizer: Any, history: list[dict[str, Any]]) -> None:
+        if self.checkpoint is None or self.fabric.global_rank != 0:
+            return
+        state = {
+            "stage": index,
+            "epoch": epoch,
+            "student": self.student.state_dict(),
+            "objectives": module.objectives.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "best": self._best,
+            "history": history,
+        }
+        save_checkpoint(self.checkpoint, state)
+
+
+class _Sums:
+    """Loss terms of an epoch, gathered on the device and looked at every so many steps."""
+
+    def __init__(self, stage: str, epoch: int) -> None:
+        self.stage, self.epoch = stage, epoch
+        self.names: list[str] = []
+        self.waiting: list[Tensor] = []
+        self.sizes: list[int] = []
+        self.seen: list[Tensor] = []
+        self.n_seen = 0
+
+    def add(self, terms: Mapping[str, Tensor], n_images: int) -> None:
+        """Keep the terms of one step."""
+        self.names = self.names or list(terms)
+        self.waiting.append(torch.stack([terms[name].detach().float() for name in self.names]))
+        self.sizes.append(n_images)
+
+    def look(self) -> dict[str, float]:
+        """Bring what waits to the host; the newest terms. Raises FloatingPointError for one that is not finite."""
+        rows = torch.stack(self.waiting).cpu().double()
+        finite = torch.isfinite(rows)
+        if not finite.all():
+            step, column = (int(k) for k in (~finite).nonzero()[0])
+            self._refuse(self.names[column], float(rows[step, column]), self.n_seen + step)
+        self.seen.append(rows)
+        self.n_seen += len(rows)
+        self.waiting = []
+        return dict(zip(self.names, rows[-1].tolist(), strict=True))
+
+    def check_weights(self, parameters: Sequence[Tensor]) -> None:
+        """Raise FloatingPointError where the last step has left a weight that is not finite."""
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in parameters]))
+        if not torch.isfinite(norms).all():
+            self._refuse("the weights", math.nan, self.n_seen - 1)
+
+    def means(self, fabric: Fabric) -> tuple[dict[str, float], int]:
+        """Per term the mean over the epoch's images of every process, the error as train_error; and their number."""
+        sizes = torch.tensor(self.sizes, dtype=torch.float64)
+        rows = torch.cat(self.seen)
+        totals = {name: float((rows[:, k] * sizes).sum()) for k, name in enumerate(self.names) if name != N_WRONG}
+        if N_WRONG in self.names:
+            totals["train_error"] = float(rows[:, self.names.index(N_WRONG)].sum())
+        vector = torch.tensor([float(sizes.sum()), *totals.values()], dtype=torch.float64)
+        if fabric.world_size > 1:
+            vector = fabric.all_reduce(vector, reduce_op="sum")  # type: ignore[assignment]
+        n_images = int(vector[0])
+        return dict(zip(totals, (vector[1:] / n_images).tolist(), strict=True)), n_images
+
+    def _refuse(self, name: str, value: float, step: int) -> None:
+        kind, _, layer = name.partition("/")
+        where = f" at layer '{layer}'" if layer else ""
+        what = "loss term" if name == TASK or layer else ""
+        raise FloatingPointError(
+            f"{what} {kind}{where} became {value} in stage '{self.stage}', epoch {self.epoch}, step {step}: ".lstrip()
+            + "lower the learning rate or alpha, clip the gradient, or warm alpha up"
+        )
+
+
+def make_fabric(
+    accelerator: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    precision: str | None = None,
+    strategy: str = "auto",
+) -> Fabric:
+    """A launched `Fabric`. Raises ValueError for a device or precision that is not there."""
+    from lightning_fabric import Fabric
+
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=precision,
+            strategy=strategy,  # type: ignore[arg-type]
+        )
+    except Exception as error:  # Fabric raises its own and RuntimeError, ValueError, TypeError
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"cannot train on accelerator '{accelerator}' × {devices}, precision {precision}: {reason}"
+        ) from None
+    fabric.launch()
+    return fabric
+
+
+def _endless(stream: Stream, draw: Draw, n_steps: int) -> Iterator[Stimuli]:
+    """Batches of a second stream, going on over its epochs while the leading one makes `n_steps` an epoch."""
+    position = draw.epoch * n_steps
+    while True:
+        epoch, skip = divmod(position, stream.n_batches)
+        for k, batch in enumerate(stream.batches(draw._replace(epoch=epoch))):
+            if k >= skip:
+                position += 1
+                yield batch
+
+
+def _kind(module: StageModule, index: int) -> str:
+    """The name of objective `index` in the history: what its terms begin with."""
+    return next(name.partition("/")[0] for name, k in module.objective_of.items() if k == index)
