@@ -5,7 +5,8 @@
 The term is the mean squared error between predicted and target dissimilarities at sampled pairs, forward and
 backward. All ways work on the same tensors in one process, in turn, so that what else the machine does meets
 all of them; times are medians. Memory is the most that torch's CPU allocator held at once during the term,
-beyond the patterns themselves (the gradient is in it), from torch.profiler. Prints Markdown.
+beyond the patterns themselves (the gradient is in it), from torch.profiler. A second table says what one pair
+costs by differences, in entries of the Gram matrix: where `_PAIR_COST` comes from. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from brainrdl import dissimilarity
 from brainrdl.dissimilarity import pair_dissimilarities
 from brainrdl.pairs import Pairs, sample_pairs
 
@@ -39,6 +41,9 @@ CASES = {
     (1024, 4096, 20000): "large batch, many pairs",
 }
 OURS = ("euclidean", "sqeuclidean", "correlation", "cosine", "mahalanobis")
+
+# (n_stimuli, n_units, n_pairs) at which the two ways of the kernel are compared.
+CROSSOVER = [(100, 2048, 100), (300, 512, 1000), (300, 8192, 1000), (1000, 512, 5000), (1000, 4096, 5000)]
 
 
 def gather(patterns: Tensor, pairs: Pairs) -> Tensor:
@@ -76,22 +81,49 @@ def peak_bytes(run: Callable[[], None]) -> int:
     return int(np.cumsum(sizes).max())
 
 
-def measure(n_stimuli: int, n_units: int, n_pairs: int, seconds: float) -> dict[str, tuple[float, int]]:
-    """Median seconds and peak bytes of every way; `seconds` of repetitions, at least 5 rounds."""
+def problem(n_stimuli: int, n_units: int, n_pairs: int) -> tuple[Tensor, Pairs, Tensor]:
     torch.manual_seed(0)
     patterns = torch.randn(n_stimuli, n_units, requires_grad=True)
     pairs = sample_pairs(n_stimuli, n_pairs, np.random.default_rng(0))
-    target = torch.rand(len(pairs.i)) * 2
-    runs = {name: partial(term, way, patterns, pairs, target) for name, way in ways(n_units).items()}
-    memory = {name: peak_bytes(run) for name, run in runs.items()}
+    return patterns, pairs, torch.rand(len(pairs.i)) * 2
+
+
+def median_seconds(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
+    """Of every run, in turn: `seconds` of repetitions, at least 5 rounds after one that does not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    begin = perf_counter()
-    while perf_counter() - begin < seconds or len(times["cdist"]) < 5:
+    begin, rounds = perf_counter(), 0
+    while perf_counter() - begin < seconds or rounds < 6:
         for name, run in runs.items():
             start = perf_counter()
             run()
             times[name].append(perf_counter() - start)
-    return {name: (median(times[name]), memory[name]) for name in runs}
+        rounds += 1
+    return {name: median(found[1:]) for name, found in times.items()}
+
+
+def measure(n_stimuli: int, n_units: int, n_pairs: int, seconds: float) -> dict[str, tuple[float, int]]:
+    """Median seconds and peak bytes of every way."""
+    patterns, pairs, target = problem(n_stimuli, n_units, n_pairs)
+    runs = {name: partial(term, way, patterns, pairs, target) for name, way in ways(n_units).items()}
+    memory = {name: peak_bytes(run) for name, run in runs.items()}
+    times = median_seconds(runs, seconds)
+    return {name: (times[name], memory[name]) for name in runs}
+
+
+def pair_cost(n_stimuli: int, n_units: int, n_pairs: int, seconds: float) -> float:
+    """What a pair costs by differences, over what an entry of the Gram matrix costs."""
+    patterns, pairs, target = problem(n_stimuli, n_units, n_pairs)
+    usual = dissimilarity._PAIR_COST
+
+    def run(cost: float) -> None:
+        dissimilarity._PAIR_COST = cost
+        term(pair_dissimilarities, patterns, pairs, target)
+
+    try:
+        times = median_seconds({"differences": partial(run, 0), "gram": partial(run, float("inf"))}, seconds)
+    finally:
+        dissimilarity._PAIR_COST = usual
+    return (times["differences"] / n_pairs) / (times["gram"] / n_stimuli**2)
 
 
 def machine() -> str:
@@ -110,7 +142,11 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to repeat each case (default 5)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--threads", type=int, help="threads of torch (default: torch's own choice)")
+    options = parser.parse_args()
+    seconds = options.seconds
+    if options.threads:
+        torch.set_num_threads(options.threads)
     print(f"Machine: {machine()}.\n")
     header = [*OURS, "gather", "cdist", "gather / euclidean", "cdist / euclidean"]
     print("| stimuli × units, pairs | " + " | ".join(header) + " |")
@@ -124,6 +160,10 @@ def main() -> None:
         ours = found["euclidean"]
         cells += [f"{found[peer][0] / ours[0]:.1f}, {found[peer][1] / ours[1]:.1f}" for peer in ("gather", "cdist")]
         print(f"| {n_stimuli} × {n_units}, {n_pairs} ({what}) | " + " | ".join(cells) + " |", flush=True)
+    print(f"\n| stimuli × units | a pair costs as much as (`_PAIR_COST` = {dissimilarity._PAIR_COST}) |")
+    print("|---|---|")
+    for case in CROSSOVER:
+        print(f"| {case[0]} × {case[1]} | {pair_cost(*case, seconds):.0f} entries |", flush=True)
 
 
 if __name__ == "__main__":

@@ -53,15 +53,15 @@ def main() -> None:
         "Trainer, task alone": Stage(epochs=epochs, optimizer=sgd(0.01)),
         "Trainer, RDL at three layers, live teacher": Stage(rdl, 0.1, epochs=epochs, optimizer=sgd(0.01)),
     }
-    running = {
-        name: Trainer(MnistCNN(), stage, accelerator="cpu").fit(stimuli) for name, stage in trained.items()
-    }
+    running = {name: Trainer(MnistCNN(), stage, accelerator="cpu").fit(stimuli) for name, stage in trained.items()}
     seconds: dict[str, list[float]] = {"bare loop": [], **{name: [] for name in trained}}
     for repeat in range(epochs):
         seconds["bare loop"].append(bare_epoch(bare, optimizer, stimuli, 100))
         for name, records in running.items():
             seconds[name].append(next(records).timing["seconds"])
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, ")
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+    )
     print(f"{options.repeats} interleaved repeats of {options.steps} steps, medians\n")
     print("| loop | images per second | time over the bare loop's |\n|---|---|---|")
     for name, times in seconds.items():

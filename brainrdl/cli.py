@@ -104,7 +104,7 @@ def report(
 
         for folder in run_dir:
             write_report(folder, tuple(_words(formats)))
-            typer.echo(results_table(folder))
+            typer.echo(results_table(folder).to_string(index=False))
             typer.echo(f"figures and tables: {folder / 'report'}")
 
 
@@ -155,7 +155,7 @@ def _run(experiment: Experiment, out: Path | None, **options: object) -> None:
     chief = run_experiment(experiment, folder, RunOptions(**options))  # type: ignore[arg-type]
     if chief:
         write_report(folder)
-        typer.echo(results_table(folder))
+        typer.echo(results_table(folder).to_string(index=False))
         typer.echo(f"figures and tables: {folder / 'report'}")
 
 

@@ -44,9 +44,8 @@ def cosine(patterns: Tensor) -> Transformed:
 
     Half the squared distance between unit vectors is one minus their inner product.
     """
-    norm = torch.linalg.vector_norm(patterns, dim=1, keepdim=True)  # (n_stimuli, 1)
-    undefined = norm == 0
-    return Transformed(patterns / norm.masked_fill(undefined, 1), 0.5, undefined[:, 0])
+    unit, norm = _UnitLength.apply(patterns)
+    return Transformed(unit, 0.5, norm[:, 0] == 0)
 
 
 def correlation(patterns: Tensor) -> Transformed:
@@ -54,7 +53,7 @@ def correlation(patterns: Tensor) -> Transformed:
 
     Subtracting the first unit before the mean makes a constant pattern exactly zero, whatever its size.
     """
-    shifted = patterns - patterns[:, :1]
+    shifted = patterns - patterns[:, :1].detach()  # what is the same for all units cancels, and so does its gradient
     return cosine(shifted - shifted.mean(1, keepdim=True))
 
 
@@ -176,7 +175,7 @@ class _SquaredDistances(torch.autograd.Function):
                 squared = (norm[i] + norm[j] - 2 * gram[i, j]).clamp_(min=0)
                 ctx.save_for_backward(centred, i, j)
             else:
-                squared = torch.cat([d.square().sum(1) for _, d in _differences(patterns, i, j)])
+                squared = torch.cat([d.square_().sum(1) for _, d in _differences(patterns, i, j)])
                 ctx.save_for_backward(patterns, i, j)
         return squared
 
@@ -201,25 +200,43 @@ class _SquaredDistances(torch.autograd.Function):
             return result, None, None
 
 
-# One chunk of differences stays in a processor's cache.
-_CHUNK_VALUES = 1 << 16
-
-
 def _differences(patterns: Tensor, i: Tensor, j: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """x_i - x_j for a few pairs at a time."""
-    size = max(1, _CHUNK_VALUES // max(1, patterns.shape[1]))
+    """x_i - x_j for some pairs at a time: a quarter of what the patterns hold, or 1 MiB where that is more."""
+    n_values = max(1 << 18, patterns.numel() // 4)
+    size = max(1, n_values // max(1, patterns.shape[1]))
     for start in range(0, max(1, len(i)), size):
         part = slice(start, start + size)
-        yield part, patterns[i[part]].sub_(patterns[j[part]])
+        yield part, patterns.index_select(0, i[part]).sub_(patterns.index_select(0, j[part]))
 
 
-# How many differences of two patterns cost as much as the Gram matrix's share of one pair of rows: measured
-# on two CPU cores by benchmarks/pair_dissimilarities.py.
-_PAIR_COST = 180
+# What a pair costs by differences, in entries of the Gram matrix: measured by benchmarks/pair_dissimilarities.py.
+_PAIR_COST: float = 80
 
 
 def _gram_is_cheaper(n_stimuli: int, n_pairs: int) -> bool:
     return n_pairs * _PAIR_COST > n_stimuli * n_stimuli
+
+
+class _UnitLength(torch.autograd.Function):
+    """x / |x| and |x|, (n_stimuli, 1) without gradient; a zero pattern stays zero.
+
+    With u = x / |x|, d/dx = (g - (g · u) u) / |x|: from the result alone, where autograd would keep more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, patterns: Tensor) -> tuple[Tensor, Tensor]:
+        norm = torch.linalg.vector_norm(patterns, dim=1, keepdim=True)
+        unit = patterns / norm.masked_fill(norm == 0, 1)
+        ctx.save_for_backward(unit, norm)
+        ctx.mark_non_differentiable(norm)
+        return unit, norm
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Tensor:
+        unit, norm = ctx.saved_tensors
+        along = (gradient * unit).sum(1, keepdim=True)
+        return torch.addcmul(gradient, along, unit, value=-1).div_(norm.masked_fill(norm == 0, 1))
 
 
 class _Product(torch.autograd.Function):
@@ -249,17 +266,17 @@ def _full_precision(patterns: Tensor) -> Iterator[None]:
 @contextmanager
 def _no_reduced_products() -> Iterator[None]:
     # torch 2.9 gave each backend a setting of its own; once one is set, the old common setting may not be read.
-    backends = [b for b in _matmul_backends() if b.fp32_precision not in ("none", "ieee")]
-    before = [b.fp32_precision for b in backends]
-    common = None if _matmul_backends() else torch.get_float32_matmul_precision()
+    backends = _matmul_backends()
+    reduced = [(b, b.fp32_precision) for b in backends if b.fp32_precision not in ("none", "ieee")]
+    common = None if backends else torch.get_float32_matmul_precision()
     try:
-        for backend in backends:
+        for backend, _ in reduced:
             backend.fp32_precision = "ieee"
         if common:
             torch.set_float32_matmul_precision("highest")
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
+        for backend, value in reduced:
             backend.fp32_precision = "none"  # inherits; so a value that came from above still does
             if backend.fp32_precision != value:
                 backend.fp32_precision = value

@@ -37,7 +37,7 @@ from brainrdl.randomness import Draw, torch_seeded
 from brainrdl.runs import first_difference, read_json, write_atomically, write_json, write_text
 from brainrdl.settings import dump_yaml, read_yaml
 from brainrdl.sources.network import NetworkTeacher
-from brainrdl.stimuli import Stimuli
+from brainrdl.stimuli import Stimuli, StoredStimuli, in_batches, read_stimuli
 from brainrdl.training.progress import show_progress
 from brainrdl.training.trainer import Trainer, make_fabric
 
@@ -163,7 +163,7 @@ class _Run:
                 f"analysis.n_per_class: {n} test images of each class are asked for, class '{short[0]}' has fewer; "
                 "lower it, or keep more test images"
             )
-        return test.subset(torch.cat(rows))
+        return read_stimuli(test.subset(torch.cat(rows)))
 
     def build(self, settings: NetworkSettings, seed: int) -> nn.Module:
         """A network with the initial weights of `seed`, or those of its file."""
@@ -176,12 +176,12 @@ class _Run:
         """Raise ValueError where networks, layers or images do not go together."""
         experiment = self.experiment
         analysis = experiment.analysis
-        images = self.data.train.images[:2]
+        images = _first_images(self.data)
         teacher = None if experiment.teacher is None else self.build(experiment.teacher, 0)
         if teacher is not None and experiment.teacher is not None:
             if analysis.teacher_layers is not None:
                 check_layers(teacher, analysis.teacher_layers, "teacher (analysis.teacher_layers)")
-            shown = images if experiment.teacher.data is None else self.teacher_data.train.images[:2]
+            shown = images if experiment.teacher.data is None else _first_images(self.teacher_data)
             for these in (shown, images):
                 _try(teacher, experiment.teacher, these, "teacher")
         n_classes = len(self.data.class_names)
@@ -198,6 +198,12 @@ class _Run:
                     f"student of '{label}' gives shape {tuple(output.shape)} for 2 images; the data has {n_classes} "
                     "classes, so (2, n_classes) is needed: set student.arguments"
                 )
+            if method.data == "train":
+                _check_batch(experiment.training_of(label), len(self.data.train.ids), f"methods.{label}")
+        if experiment.teacher is not None and experiment.teacher.training is not None:
+            deformed_images = experiment.teacher.deformed
+            n_images = deformed_images.train if deformed_images else len(self.teacher_data.train.ids)
+            _check_batch(experiment.teacher.training, n_images, "teacher")
         _ = self.figure_stimuli
 
     def open_folder(self) -> list[_Part]:
@@ -295,8 +301,7 @@ class _Run:
                 if same_data:
                     self._save_predictions(part.folder, network, preprocess, self.data.test)
                 rdms = self._rdms(network, layers, preprocess, "teacher", settings.seed, -1)
-                if rdms is not None:
-                    save_rdms(rdms, part.folder / "rdms.h5")
+                save_rdms(rdms, part.folder / "rdms.h5")
                 save_weights(network, part.folder / "weights.safetensors")
                 _print(f"teacher: test error {error:.2%}" + ("" if same_data else " on its own data"))
 
@@ -372,10 +377,12 @@ class _Run:
             return {"test_error": self._error(student, preprocess, splits.test)} if wanted else {}
 
         rows: list[dict[str, Any]] = []
-        timing: list[dict[str, float]] = []
+        timing: list[dict[str, Any]] = []
         timing_file = part.folder / "timing.csv"
         if timing_file.exists() and self.options.resume:
-            timing = pd.read_csv(timing_file).to_dict("records")
+            timing = [
+                {str(name): value for name, value in row.items()} for row in pd.read_csv(timing_file).to_dict("records")
+            ]
 
         def write_tables() -> None:
             _write_table(part.folder / "history.csv", rows)
@@ -399,7 +406,9 @@ class _Run:
             )
             written = time.monotonic()
             boards = _tensorboard(part.folder) if self.writes else None
-            for record in trainer.fit(splits.train, None, splits.validation, resume=True):
+            for record in trainer.fit(
+                splits.train, None, splits.validation if splits.validation.ids else None, resume=True
+            ):
                 rows.append(record.history)
                 if not record.timing:
                     continue
@@ -424,11 +433,13 @@ class _Run:
             log.keep(network, rows[-1]["epoch"])
         return self._error(network, preprocess, splits.test)
 
-    def _error(self, network: nn.Module, preprocess: Preprocessing, stimuli: Stimuli) -> float:
+    def _error(self, network: nn.Module, preprocess: Preprocessing, stimuli: Stimuli | StoredStimuli) -> float:
         assert stimuli.labels is not None
         return float((predict(network, stimuli, preprocess) != stimuli.labels.cpu()).double().mean())
 
-    def _save_predictions(self, folder: Path, network: nn.Module, preprocess: Preprocessing, test: Stimuli) -> None:
+    def _save_predictions(
+        self, folder: Path, network: nn.Module, preprocess: Preprocessing, test: Stimuli | StoredStimuli
+    ) -> None:
         assert test.labels is not None
         predicted = predict(network, test, preprocess)
         columns = {"stimulus": test.ids, "label": test.labels.tolist(), "predicted": predicted.tolist()}
@@ -436,7 +447,7 @@ class _Run:
 
     def _rdms(
         self, network: nn.Module, layers: list[str], preprocess: Preprocessing, name: str, seed: int, epoch: int
-    ) -> RDMs | None:
+    ) -> RDMs:
         return network_rdms(
             network,
             [*layers, "softmax"],
@@ -482,7 +493,7 @@ def describe_experiment(experiment: Experiment, allow_code: bool = False) -> str
     sizes = [f"{len(part.ids)} {what}" for part, what in zip(data[:3], ("training", "validation", "test"), strict=True)]
     lines = [
         f"experiment {experiment.name}: usable",
-        f"  data      {data.name}: {', '.join(sizes)} images of shape {tuple(data.train.images.shape[1:])}, "
+        f"  data      {data.name}: {', '.join(sizes)} images of shape {tuple(_first_images(data).shape[1:])}, "
         f"{len(data.class_names)} classes",
         f"  student   {experiment.student.network}",
         f"  teacher   {'none' if teacher is None else teacher.network}",
@@ -509,9 +520,9 @@ def save_weights(network: nn.Module, path: Path) -> None:
 
 
 def _deformed_splits(data: DataSplits, settings: DeformedSettings) -> DataSplits:
-    source = data.train
+    source = read_stimuli(data.train)
     if settings.source == "train+validation":
-        other = data.validation
+        other = read_stimuli(data.validation)
         assert source.labels is not None and other.labels is not None
         images, labels = torch.cat([source.images, other.images]), torch.cat([source.labels, other.labels])
         source = Stimuli(images, (*source.ids, *other.ids), labels)
@@ -544,6 +555,19 @@ def _try(network: nn.Module, settings: NetworkSettings, images: torch.Tensor, wh
     return torch.as_tensor(output) if isinstance(output, torch.Tensor) else torch.empty(0)
 
 
+def _first_images(data: DataSplits) -> torch.Tensor:
+    """Two images, to try a network with."""
+    return read_stimuli(data.train.subset(torch.arange(2))).images
+
+
+def _check_batch(training: TrainingSettings, n_images: int, what: str) -> None:
+    if n_images < training.batch_size:
+        raise ValueError(
+            f"{what}: {n_images} training images are fewer than a batch of {training.batch_size}; "
+            "lower training.batch_size or take more images"
+        )
+
+
 def _comparable(settings: dict[str, Any], labels: set[str]) -> dict[str, Any]:
     """An experiment without what extends it: seeds, and methods that only one of two has."""
     same = {key: value for key, value in settings.items() if key not in ("seeds", "methods")}
@@ -557,7 +581,8 @@ def _data_settings(experiment: Experiment, data: DataSplits) -> dict[str, Any]:
     checksum = 0
     for split in (data.train, data.validation, data.test):
         checksum = zlib.crc32("\n".join(split.ids).encode(), checksum)
-        checksum = zlib.crc32(split.images.contiguous().numpy().tobytes(), checksum)
+        for batch in in_batches(split, 1000):
+            checksum = zlib.crc32(batch.images.contiguous().numpy().tobytes(), checksum)
         assert split.labels is not None
         checksum = zlib.crc32(split.labels.numpy().tobytes(), checksum)
     return {**settings, "checksum": checksum}

@@ -40,7 +40,7 @@ class NetworkSettings(_Settings):
     network: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
-    preprocess: PreprocessSettings = PreprocessSettings()
+    preprocess: PreprocessSettings = Field(default_factory=PreprocessSettings)
 
 
 class TrainingSettings(_Settings):
@@ -124,9 +124,9 @@ class AnalysisSettings(_Settings):
     layers: list[str] = Field(default_factory=list)
     teacher_layers: list[str] | None = None
     dissimilarity: Literal["euclidean", "sqeuclidean", "correlation", "cosine"] = "euclidean"
-    n_per_class: int = Field(10, ge=2)
-    every: int = Field(0, ge=0)
-    test_every: int = Field(1, ge=1)
+    n_per_class: int = Field(default=10, ge=2)
+    every: int = Field(default=0, ge=0)
+    test_every: int = Field(default=1, ge=1)
 
 
 class Experiment(_Settings):
@@ -139,7 +139,7 @@ class Experiment(_Settings):
     training: TrainingSettings
     methods: dict[str, SerializeAsAny[MethodSettings]] = Field(min_length=1)
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
-    analysis: AnalysisSettings = AnalysisSettings()
+    analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:

@@ -17,9 +17,10 @@ from brainrdl.analysis.accuracy import (
     mcnemar_table,
 )
 from brainrdl.analysis.figures.style import check_formats, save_figure
-from brainrdl.analysis.files import write_text
 from brainrdl.analysis.rdms import join_rdms, load_rdms
 from brainrdl.analysis.second_order import rdm_name, second_order_mds, undefined_rdms
+from brainrdl.runs import write_text
+from brainrdl.settings import read_yaml
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -51,7 +52,6 @@ def write_report(run_dir: str | Path, formats: Sequence[str] = ("png", "pdf")) -
     run = _read_run(Path(run_dir))
     tests = mcnemar_table(run.predictions)
     out = run.folder / "report"
-    out.mkdir(exist_ok=True)
     figures, notes = _draw(run, out, formats)
     files = ReportFiles(
         out / "results.csv", out / "results.md", out / "mcnemar.csv", out / "mcnemar.md", figures, notes
@@ -95,25 +95,24 @@ class _Run:
 
 
 def _read_run(folder: Path) -> _Run:
-    import yaml
-
     path = folder / "experiment.yaml"
     if not path.is_file():
         raise ValueError(f"'{folder}' is no run: it has no experiment.yaml; give the folder that `brainrdl run` wrote")
+    experiment = read_yaml(path)
     try:
-        experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
         methods, seeds = tuple(experiment["methods"]), tuple(int(seed) for seed in experiment["seeds"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"'{path}' is not an experiment: expected the keys methods and seeds ({type(error).__name__}); "
-            "run the experiment again, or restore the file"
+            f"{path}: expected the keys methods (label: settings) and seeds (whole numbers); restore the file, "
+            "or run the experiment again"
         ) from error
     run = _Run(folder, str(experiment.get("name", folder.name)), methods, seeds)
     for method, seed in [(method, seed) for method in methods for seed in seeds]:
         part = run.part(method, seed)
         # A part's predictions are written when its training is over.
-        if (part / "predictions.csv").is_file():
-            run.predictions[method, seed] = _read_csv(part / "predictions.csv", ("stimulus", "label", "predicted"))
+        if not (part / "predictions.csv").is_file():
+            continue
+        run.predictions[method, seed] = _read_csv(part / "predictions.csv", ("stimulus", "label", "predicted"))
         if (part / "history.csv").is_file():
             run.histories[method, seed] = _read_csv(part / "history.csv", ("epoch", "train_error", "test_error"))
     if not run.predictions:
@@ -278,7 +277,7 @@ def _draw(run: _Run, out: Path, formats: Sequence[str]) -> tuple[tuple[Path, ...
         )
         files += save_figure(curves.plot(histories, run.methods), out / "errors_vs_epoch", formats)
     else:
-        notes.append("errors_vs_epoch: no part has a history.csv")
+        notes.append("errors_vs_epoch: no finished part has a history.csv")
     rdms, lacking = _final_rdms(run)
     notes += lacking
     if rdms is not None:
@@ -296,22 +295,24 @@ def _draw(run: _Run, out: Path, formats: Sequence[str]) -> tuple[tuple[Path, ...
 
 def _final_rdms(run: _Run) -> tuple[RDMs | None, list[str]]:
     """RDMs of the first seed that has any, last epoch: pixels, labels, the methods in their order, the teacher."""
-    notes: list[str] = []
-    seed = next((s for s in run.seeds if any((run.part(m, s) / "rdms.h5").is_file() for m in run.methods)), None)
-    if seed is None:
-        return None, ["rdm_grid, second_order_mds: no part has an rdms.h5"]
+    files = {(method, seed): run.part(method, seed) / "rdms.h5" for method, seed in run.predictions}
+    seeds = [seed for seed in run.seeds if any(files[m, s].is_file() for m, s in files if s == seed)]
+    if not seeds:
+        return None, ["rdm_grid, second_order_mds: no finished part has an rdms.h5"]
     paths: Mapping[str, Path] = {
         "pixels and labels": run.folder / "references.h5",
-        **{method: run.part(method, seed) / "rdms.h5" for method in run.methods},
+        **{method: path for (method, seed), path in files.items() if seed == seeds[0]},
         TEACHER: run.part(TEACHER, None) / "rdms.h5",
     }
+    unfinished = [method for method in run.methods if method not in paths]
+    lacking = [f"{method} (seed {seeds[0]} is not finished)" for method in unfinished]
     parts = []
     for what, path in paths.items():
         if path.is_file():
             parts.append(_last_epoch(load_rdms(path), path))
         else:
-            notes.append(f"rdm_grid, second_order_mds: {what} ({path.relative_to(run.folder).as_posix()} is missing)")
-    return join_rdms(parts), notes
+            lacking.append(f"{what} ({path.relative_to(run.folder).as_posix()} is missing)")
+    return join_rdms(parts), [f"rdm_grid, second_order_mds: {what}" for what in lacking]
 
 
 def _last_epoch(rdms: RDMs, path: Path) -> RDMs:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,33 @@ class Stimuli(NamedTuple):
         """The same stimuli with images and labels on `device`."""
         labels = None if self.labels is None else self.labels.to(device)
         return Stimuli(self.images.to(device), self.ids, labels)
+
+
+class StoredStimuli(Protocol):
+    """Stimuli whose images are read when they are needed, such as `brainrdl.data.ImageFiles`."""
+
+    ids: tuple[str, ...]
+    labels: Tensor
+
+    def subset(self, rows: Tensor) -> StoredStimuli:
+        """The stimuli at `rows`; nothing is read."""
+        ...
+
+    def read(self) -> Stimuli:
+        """All of them in memory."""
+        ...
+
+
+def read_stimuli(stimuli: Stimuli | StoredStimuli) -> Stimuli:
+    """The stimuli in memory."""
+    return stimuli if isinstance(stimuli, Stimuli) else stimuli.read()
+
+
+def in_batches(stimuli: Stimuli | StoredStimuli, batch_size: int) -> Iterator[Stimuli]:
+    """The stimuli in their order, `batch_size` at a time."""
+    n_stimuli = len(stimuli.ids)
+    for start in range(0, n_stimuli, batch_size):
+        yield read_stimuli(stimuli.subset(torch.arange(start, min(start + batch_size, n_stimuli))))
 
 
 class Targets(NamedTuple):

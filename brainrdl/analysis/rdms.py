@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainrdl.analysis.files import replaced
 from brainrdl.dissimilarity import check_dissimilarity, pair_dissimilarities
 from brainrdl.layers import as_patterns, evaluating, record_layers
 from brainrdl.pairs import all_pairs
+from brainrdl.runs import write_atomically
 from brainrdl.stimuli import Stimuli, check_stimuli
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ def save_rdms(rdms: RDMs, path: str | Path) -> None:
         {name: _storable(values) for name, values in rdms.rdm_descriptors.items()},
         {name: _storable(values) for name, values in rdms.pattern_descriptors.items()},
     )
-    with replaced(Path(path)) as partial:
-        storable.save(str(partial))
+    write_atomically(Path(path), lambda draft: storable.save(str(draft)))
 
 
 def load_rdms(path: str | Path) -> RDMs:

@@ -129,7 +129,9 @@ def _mds(distances: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
     """Metric MDS in two dimensions, the best of several starts, in a position that does not depend on the start."""
     from sklearn.manifold import smacof
 
-    scale = distances.max() or 1.0
+    scale = distances.max()
+    if scale == 0:
+        return np.zeros((len(distances), 2)), 0.0
     # Every argument is given: their defaults changed between versions of scikit-learn.
     arguments: dict[str, Any] = {
         "metric": True,
@@ -137,16 +139,14 @@ def _mds(distances: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
         "n_init": 8,
         "n_jobs": 1,
         "max_iter": 500,
-        "eps": 1e-6,
+        "eps": 1e-7,
         "random_state": seed,
         "normalized_stress": False,
     }
     coordinates, _ = smacof(distances / scale, **arguments)
     coordinates = _canonical(coordinates * scale)
     drawn = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=-1)
-    squared = (drawn**2).sum()
-    stress = float(np.sqrt(((drawn - distances) ** 2).sum() / squared)) if squared > 0 else 0.0
-    return coordinates, stress
+    return coordinates, float(np.sqrt(((drawn - distances) ** 2).sum() / (drawn**2).sum()))
 
 
 def _canonical(coordinates: np.ndarray) -> np.ndarray:

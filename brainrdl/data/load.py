@@ -76,7 +76,8 @@ def load_data(settings: DataSettings, root: Path | None = None) -> DataSplits:
 class Description(NamedTuple):
     """What `brainrdl check` tells of a data set; printed as text.
 
-    images: how many, under "train" and "test", or under "all" where it has no test set of its own. shape: (channels, height, width). ids: the first and the last. Empty where not usable;
+    images: how many, under "train" and "test", or under "all" where it has no test set of its own.
+    shape: (channels, height, width). ids: the first and the last. All of it empty where the data set cannot be used;
     problem then says where it was looked for and what to do.
     """
 
@@ -98,8 +99,9 @@ class Description(NamedTuple):
             "from": "; ".join(filter(None, (source.publisher, source.url))),
             "licence": source.licence,
             "cite": source.citation,
-            "images": ", ".join(f"{n} {split}" for split, n in self.images.items())
-            + (" (no test set of its own)" if list(self.images) == ["all"] else ""),
+            "images": ", ".join(f"{n} {split}" for split, n in self.images.items()).replace(
+                " all", ", no test set apart"
+            ),
             "size": f"{self.shape[0]} x {self.shape[1]} x {self.shape[2]} (channels, height, width)"
             if self.shape
             else "",

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from types import UnionType
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -138,13 +139,20 @@ def _keys_beside(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
     """The keys that are known where the last step of `path` stands."""
     found: Any = model
     for step in path[:-1]:
-        if isinstance(found, type) and issubclass(found, BaseModel):
+        if _is_model(found):
             found = found.model_fields[str(step)].annotation
-        else:
-            found = get_args(found)[-1]
-        options = [found, *get_args(found)]
-        found = next((part for part in options if isinstance(part, type) and issubclass(part, BaseModel)), found)
-    return list(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else []
+        else:  # an index into a list or a key of a mapping
+            found = [part for part in get_args(found) if part is not Ellipsis][-1]
+        found = next((part for part in get_args(found) if _is_model(part)), found) if _is_union(found) else found
+    return list(found.model_fields) if _is_model(found) else []
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
 
 
 def _parse(text: str, what: str) -> DataSpec:

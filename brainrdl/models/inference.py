@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from brainrdl.layers import evaluating
-from brainrdl.stimuli import Stimuli
+from brainrdl.stimuli import Stimuli, StoredStimuli, in_batches
 
 
 def network_outputs(
     network: nn.Module,
-    stimuli: Stimuli,
+    stimuli: Stimuli | StoredStimuli,
     preprocess: nn.Module | None = None,
     batch_size: int = 500,
     device: torch.device | str | None = None,
@@ -27,8 +27,8 @@ def network_outputs(
     """
     parts = []
     with _on_device(network, device) as place, evaluating(network):
-        for images in torch.split(stimuli.images, batch_size):
-            images = images.to(place)
+        for batch in in_batches(stimuli, batch_size):
+            images = batch.images.to(place)
             outputs = network(images if preprocess is None else preprocess(images))
             if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(images):
                 got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -39,7 +39,7 @@ def network_outputs(
 
 def predict(
     network: nn.Module,
-    stimuli: Stimuli,
+    stimuli: Stimuli | StoredStimuli,
     preprocess: nn.Module | None = None,
     batch_size: int = 500,
     device: torch.device | str | None = None,

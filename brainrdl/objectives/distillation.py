@@ -24,7 +24,7 @@ class Distillation(nn.Module):
     A call returns {"distillation/output": term}. Raises ValueError where the numbers of classes differ.
     """
 
-    layers = ("",)
+    layers: tuple[str, ...] = ("",)
     stream = "task"
 
     def __init__(self, teacher: NetworkTeacher, temperature: float = 4.0) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.baseline import BaselineSettings
@@ -27,11 +28,23 @@ Part = Annotated[
 
 
 class CombinedSettings(MethodSettings):
-    """Several methods in one training: first stages one after the other, then the task with every auxiliary term."""
+    """Several methods in one training: first stages one after the other, then the task with every auxiliary term.
+
+    With finetuning among them, the first of all stages starts from the teacher's weights.
+    """
 
     method: Literal["combined"] = "combined"
     parts: list[Part] = Field(min_length=2)
-    needs_teacher: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _one_training(self) -> CombinedSettings:
+        for part in self.parts:
+            for key in ("data", "training", "student"):
+                if getattr(part, key) != MethodSettings.model_fields[key].get_default(call_default_factory=True):
+                    raise ValueError(
+                        f"'{key}' stands in part '{part.method}', but the parts are one training; set it beside parts"
+                    )
+        return self
 
     def student_layers(self) -> tuple[str, ...]:
         """The layers of every part."""
@@ -49,9 +62,9 @@ class CombinedSettings(MethodSettings):
         main = context.stage(
             [objective for stage in last for objective in stage.objectives],
             [alpha for stage in last for alpha in stage.alphas],
-            initial_weights=weights[0] if weights else None,
         )
-        return [stage for stages in of_parts for stage in stages[:-1]] + [main]
+        first, *others = [*(stage for stages in of_parts for stage in stages[:-1]), main]
+        return [replace(first, initial_weights=weights[0] if weights else None), *others]
 
 
 METHODS: dict[str, type[MethodSettings]] = {

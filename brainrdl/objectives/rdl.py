@@ -157,7 +157,7 @@ class _ScaleGradient(torch.autograd.Function):
         return patterns.view_as(patterns)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (scale,) = ctx.saved_tensors
         return gradient * scale[:, None].to(gradient.dtype), None
 

@@ -11,15 +11,16 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from brainrdl.runs import write_json
 from brainrdl.stimuli import Stimuli
 
 _INDEX = "index.jsonl"
 
 
 class PatternCache:
-    """Remembers patterns by stimulus id; each entry keeps a checksum of its image.
+    """Remembers patterns, in float32, by stimulus id; each entry keeps a checksum of its image.
 
-    folder: where to keep them (a sub-folder per fingerprint); None = in memory. One process at a time may
+    folder: where to keep them (a sub-folder per fingerprint); None = in memory. One cache at a time may
     use a folder. A different image under a known id is an error: the data is augmented, or an id is reused.
 
     On disk, rows are written before the line of the index that names them, so that a killed process leaves
@@ -30,32 +31,39 @@ class PatternCache:
         self._folder = None if folder is None else folder / fingerprint[:32]
         self._rows: dict[str, tuple[int, int]] = {}  # id -> (row, checksum)
         self._arrays: dict[str, np.ndarray] = {}  # per layer: (capacity, ...)
+        self._lock: FileLock | None = None
         if self._folder is not None:
             self._open(self._folder)
 
     def fetch(self, stimuli: Stimuli, compute: Callable[[Stimuli], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Per layer (n_stimuli, ...), computing what is not known yet. Raises ValueError for a changed image."""
         checksums = image_checksums(stimuli.images)
-        unknown = []
+        unknown: dict[str, int] = {}  # id -> its position in the batch
         for position, (stimulus, checksum) in enumerate(zip(stimuli.ids, checksums, strict=True)):
-            entry = self._rows.get(stimulus)
-            if entry is None:
-                unknown.append(position)
-            elif entry[1] != checksum:
+            if stimulus in self._rows:
+                known = self._rows[stimulus][1]
+            else:
+                known = checksums[unknown.setdefault(stimulus, position)]
+            if known != checksum:
                 raise ValueError(
                     f"stimulus '{stimulus}' has another image than when its patterns were cached; augmentation changes "
                     "images from epoch to epoch: train without a cache, or without augmentation"
                 )
         if unknown:
-            rows = torch.tensor(unknown)
+            rows = torch.tensor(list(unknown.values()))
             computed = compute(stimuli.subset(rows))
             self._append(
-                [(stimuli.ids[k], checksums[k]) for k in unknown],
+                [(stimulus, checksums[position]) for stimulus, position in unknown.items()],
                 {layer: patterns.float().cpu().numpy() for layer, patterns in computed.items()},
             )
         wanted = [self._rows[stimulus][0] for stimulus in stimuli.ids]
         device = stimuli.images.device
         return {layer: torch.from_numpy(array[wanted]).to(device) for layer, array in self._arrays.items()}
+
+    def close(self) -> None:
+        """Let another cache use the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _append(self, entries: list[tuple[str, int]], patterns: dict[str, np.ndarray]) -> None:
         start = len(self._rows)
@@ -81,18 +89,9 @@ class PatternCache:
             if array is not None:
                 grown[: len(array)] = array
         else:
-            grown = self._map(position, layer, capacity, shape)
+            grown = _map(self._folder, position, layer, capacity, shape)
         self._arrays[layer] = grown
         return grown
-
-    def _map(self, position: int, layer: str, capacity: int, shape: tuple[int, ...]) -> np.ndarray:
-        assert self._folder is not None
-        data = self._folder / f"{position}.f32"
-        data.touch()
-        (self._folder / f"{position}.json").write_text(json.dumps({"layer": layer, "shape": shape}))
-        with open(data, "r+b") as file:
-            file.truncate(capacity * int(np.prod(shape)) * 4)
-        return np.memmap(data, np.float32, "r+", shape=(capacity, *shape))
 
     def _open(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,26 +100,39 @@ class PatternCache:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(
-                f"the pattern cache {folder} is in use by another process; give each process a cache folder of its own"
+                f"the pattern cache {folder} is in use by another process or teacher; give each a folder of its own"
             ) from None
-        if not (folder / _INDEX).exists():
+        index = folder / _INDEX
+        if not index.exists():
             return
-        complete = (folder / _INDEX).read_text(encoding="utf-8").rpartition("\n")[0]
-        entries = [json.loads(line) for line in complete.splitlines()]
-        for described in folder.glob("*.json"):
-            info = json.loads(described.read_text())
-            size = described.with_suffix(".f32").stat().st_size
-            capacity = size // (4 * int(np.prod(info["shape"])))
-            if capacity < len(entries):
-                raise ValueError(
-                    f"the pattern cache {folder} is damaged ({described.stem}.f32 is too short); delete it"
-                )
-            self._arrays[info["layer"]] = np.memmap(
-                described.with_suffix(".f32"), np.float32, "r+", shape=(capacity, *info["shape"])
-            )
-        self._rows = {stimulus: (row, checksum) for row, (stimulus, checksum) in enumerate(entries)}
-        # A line that was cut off by a crash would run into the next one.
-        (folder / _INDEX).write_text(complete + "\n" if complete else "", encoding="utf-8")
+        # A line that was cut off by a crash has no end, and would run into the next one.
+        complete = "".join(line for line in index.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n"))
+        try:
+            entries = [json.loads(line) for line in complete.splitlines()]
+            self._rows = {stimulus: (row, checksum) for row, (stimulus, checksum) in enumerate(entries)}
+            self._arrays = dict(_mapped(file, len(entries)) for file in sorted(folder.glob("*.json")))
+        except (OSError, ValueError, TypeError, KeyError):
+            raise ValueError(f"the pattern cache {folder} is damaged; delete it") from None
+        index.write_text(complete, encoding="utf-8")
+
+
+def _map(folder: Path, position: int, layer: str, capacity: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A layer's file made as large as `capacity` rows; what it holds stays."""
+    data = folder / f"{position}.f32"
+    data.touch()
+    with open(data, "r+b") as file:
+        file.truncate(capacity * int(np.prod(shape)) * 4)
+    write_json(folder / f"{position}.json", {"layer": layer, "shape": shape})
+    return np.memmap(data, np.float32, "r+", shape=(capacity, *shape))
+
+
+def _mapped(described: Path, n_rows: int) -> tuple[str, np.ndarray]:
+    """A layer and its file, which must hold at least `n_rows`."""
+    info, data = json.loads(described.read_text("utf-8")), described.with_suffix(".f32")
+    capacity = data.stat().st_size // (4 * int(np.prod(info["shape"])))
+    if capacity < n_rows:
+        raise ValueError(f"{data} is too short")
+    return info["layer"], np.memmap(data, np.float32, "r+", shape=(capacity, *info["shape"]))
 
 
 def image_checksums(images: Tensor) -> list[int]:

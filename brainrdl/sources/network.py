@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,11 +37,12 @@ class NetworkTeacher:
     preprocess: raw images (0…1) to the network's input; None where the network takes them as they are.
     device: where it computes; None = where the stimuli are. dtype: `torch.bfloat16` or `torch.float16` to
         run it under autocast.
-    cache: "memory", or a folder for patterns memory-mapped on disk, where a stimulus always has the same
-        image; None (augmented data) computes every time.
+    cache: "memory", or a folder for patterns memory-mapped on disk (in float32), where a stimulus always has the
+        same image; None (augmented data) computes every time.
 
     It sees only the images that occur in the asked pairs, and sees them once a batch however many objectives
-    ask. Raises ValueError for unknown layers and measures, and as `record_layers`.
+    ask. Raises ValueError for unknown layers and measures, for weights that are not finite, for a cache on disk
+    whose preprocessing the next process could not tell from another, and as `record_layers`.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class NetworkTeacher:
         if isinstance(layers, str) or not self.names:
             raise ValueError(f"expected a list of at least one teacher layer, got {layers!r}")
         check_layers(network, self.names, "teacher")
+        check_finite(network, "teacher")
         check_dissimilarity(dissimilarity, precision)
         self.dissimilarity = dissimilarity
         if precision is not None and set(self.names) - set(precision):
@@ -70,7 +73,13 @@ class NetworkTeacher:
         self.dtype = dtype
         self._cache_place = cache
         self._cache: PatternCache | None = None
+        self._cache_version: _Version = ()
         self._batch = _Batch.nothing()
+        if cache not in (None, "memory") and _UNTOLD.search(_describe(preprocess)):
+            raise ValueError(
+                f"a cache on disk must tell one preprocessing from another, and {_describe(preprocess)} does not say "
+                "what it does; give an nn.Module or a function of a module"
+            )
 
     def covers(self, ids: Sequence[str]) -> Mapping[str, Tensor]:
         """A network can look at any stimulus: all True."""
@@ -78,8 +87,10 @@ class NetworkTeacher:
 
     def targets(self, stimuli: Stimuli, pairs: Pairs) -> Mapping[str, Targets]:
         """Dissimilarities of the network's patterns at the pairs; NaN where the measure is not defined."""
-        rows, positions = torch.unique(torch.cat([pairs.i, pairs.j]).cpu(), return_inverse=True)
         device = stimuli.images.device
+        if not len(pairs.i):
+            return {name: Targets(torch.zeros(0, device=device)) for name in self.names}
+        rows, positions = torch.unique(torch.cat([pairs.i, pairs.j]).cpu(), return_inverse=True)
         i, j = positions.to(device).chunk(2)
         seen = Pairs(i, j)
         result = {}
@@ -98,12 +109,13 @@ class NetworkTeacher:
         rows: int64 rows of `stimuli`; None = all. What this batch was asked before is not computed again.
         """
         rows = torch.arange(len(stimuli.ids)) if rows is None else rows.cpu()
-        batch = self._batch
-        if not batch.is_of(stimuli, self._version()):
-            batch = _Batch(weakref.ref(stimuli.images), stimuli.images._version, self._version(), rows[:0], {})
-        new = rows[~torch.isin(rows, batch.rows)]
+        self._move(self.device or stimuli.images.device)
+        batch, version = self._batch, self._version()
+        if not batch.is_of(stimuli, version):
+            batch = _Batch(weakref.ref(stimuli.images), stimuli.images._version, version, rows[:0], {})
+        new = torch.unique(rows[~torch.isin(rows, batch.rows)])  # sorted: all of them are the batch as it is
         if len(new):
-            computed = self._look_at(stimuli if len(new) == len(stimuli.ids) else stimuli.subset(new))
+            computed = self._look_at(stimuli if len(new) == len(stimuli.ids) else stimuli.subset(new), version)
             merged = {
                 layer: torch.cat([batch.patterns[layer], p]) if batch.patterns else p for layer, p in computed.items()
             }
@@ -118,7 +130,7 @@ class NetworkTeacher:
         """What determines the patterns: architecture, weights, layers, precision and preprocessing (SHA-256)."""
         digest = hashlib.sha256()
         for part in (self.network, self.names, self.dtype, self.preprocess):
-            digest.update(_describe(part).encode())
+            digest.update(_UNTOLD.sub("", _describe(part)).encode())
         modules = [self.network] + ([self.preprocess] if isinstance(self.preprocess, nn.Module) else [])
         for module in modules:
             for key, value in module.state_dict().items():
@@ -126,33 +138,46 @@ class NetworkTeacher:
                 digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def _look_at(self, stimuli: Stimuli) -> Mapping[str, Tensor]:
+    def _look_at(self, stimuli: Stimuli, version: _Version) -> Mapping[str, Tensor]:
         if self._cache_place is None:
             return self._forward(stimuli)
-        if self._cache is None:
+        if self._cache is None or self._cache_version != version:
+            if self._cache is not None:
+                self._cache.close()
             folder = None if self._cache_place == "memory" else Path(self._cache_place)
             self._cache = PatternCache(folder, "" if folder is None else self.fingerprint())
+            self._cache_version = version
         return self._cache.fetch(stimuli, self._forward)
 
     def _forward(self, stimuli: Stimuli) -> dict[str, Tensor]:
         images = stimuli.images
         device = self.device or images.device
-        self.network.to(device)
         half = self.dtype in (torch.bfloat16, torch.float16)
         with (
             evaluating(self.network),
             record_layers(self.network, (*self.names, OUTPUT)) as patterns,
             torch.autocast(device.type, dtype=self.dtype if half else None, enabled=half),
         ):
-            inputs = images.to(device)
-            if isinstance(self.preprocess, nn.Module):
-                self.preprocess.to(device)
+            weight = next((p for p in self.network.parameters() if p.is_floating_point()), images)
+            inputs = images.to(device, weight.dtype)
             self.network(inputs if self.preprocess is None else self.preprocess(inputs))
             return {layer: patterns[layer].to(images.device) for layer in (*self.names, OUTPUT)}
 
-    def _version(self) -> int:
-        """Changes when a weight is changed, so that nothing computed before is taken for it."""
-        return sum(tensor._version for tensor in (*self.network.parameters(), *self.network.buffers()))
+    def _move(self, device: torch.device) -> None:
+        for module in (self.network, self.preprocess):
+            if isinstance(module, nn.Module) and any(
+                t.device != device for t in (*module.parameters(), *module.buffers())
+            ):
+                module.to(device)
+
+    def _version(self) -> _Version:
+        """Changes when a weight is changed or replaced, so that nothing computed before is taken for it."""
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+
+
+# Where each weight is, and how often it was changed in place.
+_Version = tuple[tuple[int, int], ...]
 
 
 class _Batch:
@@ -162,7 +187,7 @@ class _Batch:
         self,
         images: Callable[[], Tensor | None],
         version: int,
-        weights: int,
+        weights: _Version,
         rows: Tensor,
         patterns: Mapping[str, Tensor],
     ) -> None:
@@ -170,9 +195,9 @@ class _Batch:
 
     @classmethod
     def nothing(cls) -> _Batch:
-        return cls(lambda: None, 0, 0, torch.zeros(0, dtype=torch.int64), {})
+        return cls(lambda: None, 0, (), torch.zeros(0, dtype=torch.int64), {})
 
-    def is_of(self, stimuli: Stimuli, weights: int) -> bool:
+    def is_of(self, stimuli: Stimuli, weights: _Version) -> bool:
         same = self.images() is stimuli.images
         return same and self.version == stimuli.images._version and self.weights == weights
 
@@ -180,7 +205,18 @@ class _Batch:
         return _Batch(self.images, self.version, self.weights, rows, patterns)
 
 
+def check_finite(network: nn.Module, what: str) -> None:
+    """Raise ValueError naming the first weight or buffer of the network that holds NaN or infinite values."""
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"the {what}'s '{name}' holds NaN or infinite values; give it other weights")
+
+
+# What does not tell one function from another: no name of its own, or where in memory it is.
+_UNTOLD = re.compile(r"<lambda>|<locals>| at 0x[0-9a-f]+")
+
+
 def _describe(part: object) -> str:
-    """Text that is the same in every process: functions by their name, modules by what they print."""
+    """Functions by their name, modules by what they print."""
     name = getattr(part, "__qualname__", None)
     return f"{getattr(part, '__module__', '')}.{name}" if name else repr(part)

@@ -13,7 +13,7 @@ _FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings, lists, dicts). The file that was there is kept until this one is whole."""
+    """Write `state` (tensors, numbers, strings, lists, dicts). The old file is kept until this one is whole."""
     write_atomically(path, lambda draft: torch.save({"format": _FORMAT, **state}, draft))
 
 

@@ -59,16 +59,18 @@ class _Lines:
     def __init__(self, label: str, console: Console) -> None:
         self.label, self.console = label, console
         self.begin = self.last = time.monotonic()
+        self.first: int | None = None  # epoch of this sitting
 
     def step(self, stage: str, epoch: int, n_epochs: int, step: int, n_steps: int, values: Mapping[str, float]) -> None:
         """Nothing within an epoch."""
 
     def epoch(self, record: EpochRecord, n_epochs: int) -> None:
         now, done = time.monotonic(), record.history["epoch"] + 1
+        self.first = done - 1 if self.first is None else self.first
         if now - self.last < _LINE_EVERY and done < n_epochs:
             return
         self.last = now
-        left = (now - self.begin) / done * (n_epochs - done)
+        left = (now - self.begin) / (done - self.first) * (n_epochs - done)
         values = {k: v for k, v in record.history.items() if k not in ("stage", "epoch")}
         self.console.print(
             f"{self.label}: epoch {done}/{n_epochs}, {_text(values)}, {left:.0f} s left",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,10 @@ class StageModule(nn.Module):
 
     `forward(task, stimuli, draw)` gives "task" (cross-entropy, averaged), "n_wrong" (a count, no gradient)
     and the objectives' terms. Made by `stage_module`, which sets the hooks once.
+
+    objective_of: term -> which objective gave it, known after a forward. run: what is called for the student,
+    itself or a compiled version of it. idle: parts of it that the stage does not train, which stay in eval mode.
+    n_classes: how many the student tells apart, known after `prepare_objectives`.
     """
 
     def __init__(
@@ -39,8 +44,18 @@ class StageModule(nn.Module):
         self.objectives = nn.ModuleList(o for o in objectives if isinstance(o, nn.Module))
         self._objectives = objectives
         self._patterns = patterns
-        self._with_task = with_task
-        self.objective_of: dict[str, int] = {}  # term -> which objective gave it, known after a forward
+        self.with_task = with_task
+        self.objective_of: dict[str, int] = {}
+        self.run: Callable[[Tensor], Any] = student.__call__
+        self.idle: list[nn.Module] = []
+        self.n_classes = 0
+
+    def train(self, mode: bool = True) -> StageModule:
+        """As of any module; running statistics of idle parts must not move."""
+        super().train(mode)
+        for part in self.idle:
+            part.eval()
+        return self
 
     def forward(self, task: Stimuli | None, stimuli: Stimuli | None, draw: Draw) -> dict[str, Tensor]:
         """The terms of one step, those of each objective under its own names."""
@@ -49,7 +64,7 @@ class StageModule(nn.Module):
             if batch is None:
                 continue
             output, patterns = self.run_student(batch)
-            if name == "task" and self._with_task:
+            if name == "task" and self.with_task:
                 terms.update(_task_terms(output, batch))
             for k, objective in enumerate(self._objectives):
                 if objective.stream == name:
@@ -66,7 +81,7 @@ class StageModule(nn.Module):
     def run_student(self, batch: Stimuli) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's output and what its recorded layers gave."""
         images = batch.images if self.preprocess is None else self.preprocess(batch.images)
-        output = self.student(images)
+        output = self.run(images)
         return output, _Recorded(self._patterns)
 
 
@@ -82,11 +97,7 @@ class _Recorded(dict[str, Tensor]):
 
 
 def _task_terms(output: Tensor, batch: Stimuli) -> dict[str, Tensor]:
-    if batch.labels is None:
-        raise ValueError("the task needs labels; these stimuli have none (set task_weight=0 to train without)")
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"the task needs class scores (n_stimuli, n_classes) from the student; it gives {shape}")
+    assert batch.labels is not None  # `check_task` has looked
     scores = output.float()
     wrong = (scores.detach().argmax(1) != batch.labels).sum()
     return {TASK: functional.cross_entropy(scores, batch.labels), N_WRONG: wrong}
@@ -116,23 +127,30 @@ def prepare_objectives(module: StageModule, task: Stimuli | None, stimuli: Stimu
         concerned = [objective for objective in module._objectives if objective.stream == name]
         if batch is None and concerned:
             raise ValueError(f"an objective reads the stream '{name}', but fit was given no such data")
-        if batch is not None and (concerned or name == "task"):
+        if batch is not None:
             with evaluating(module.student):
                 output, patterns = module.run_student(batch)
-                check_classes(output, batch)
+            if name == "task" and module.with_task:
+                module.n_classes = check_task(output, batch)
             for objective in concerned:
                 with torch.no_grad():
                     objective.prepare(patterns, batch)
 
 
-def check_classes(output: Tensor, batch: Stimuli) -> None:
+def check_task(output: object, batch: Stimuli) -> int:
+    """How many classes the student's output tells apart. Raises ValueError where it or the batch has no task."""
+    if batch.labels is None:
+        raise ValueError("the task needs labels; these stimuli have none (set task_weight=0 to train without)")
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"the task needs class scores (n_stimuli, n_classes) from the student; it gives {shape}")
+    return output.shape[1]
+
+
+def check_classes(largest_label: int, n_classes: int) -> None:
     """Raise ValueError where the student has fewer outputs than the labels need."""
-    if batch.labels is not None and isinstance(output, Tensor) and output.ndim == 2:
-        largest = int(batch.labels.max())
-        if largest >= output.shape[1]:
-            raise ValueError(
-                f"label {largest} is outside the student's {output.shape[1]} outputs; widen its last layer"
-            )
+    if largest_label >= n_classes:
+        raise ValueError(f"label {largest_label} is outside the student's {n_classes} outputs; widen its last layer")
 
 
 def loss_of(terms: Mapping[str, Tensor], module: StageModule, task_weight: float, alphas: Sequence[float]) -> Tensor:
@@ -145,10 +163,7 @@ def loss_of(terms: Mapping[str, Tensor], module: StageModule, task_weight: float
 
 
 def unused_parameters(module: StageModule, task: Stimuli | None, stimuli: Stimuli | None) -> list[nn.Parameter]:
-    """The trainable parameters that no loss term depends on: layers after a hint, say.
-
-    Left in, they would stop DDP, and weight decay would change them.
-    """
+    """The trainable parameters that no loss term depends on: layers after a hint, say."""
     modes = {part: part.training for part in module.modules()}
     module.eval()  # running statistics must not move
     try:
@@ -162,6 +177,24 @@ def unused_parameters(module: StageModule, task: Stimuli | None, stimuli: Stimul
         return trainable
     gradients = torch.autograd.grad(total, trainable, allow_unused=True)
     return [parameter for parameter, gradient in zip(trainable, gradients, strict=True) if gradient is None]
+
+
+@contextmanager
+def frozen(module: StageModule, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Inside, these parameters need no gradient, and layers that have no others are idle.
+
+    Left in, what no loss term depends on would stop DDP, and weight decay would change it.
+    """
+    left_out = set(parameters)
+    own = {part: set(part.parameters(recurse=False)) for part in module.modules()}
+    module.idle = [part for part, of_part in own.items() if of_part and of_part <= left_out]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def copy_weights(student: nn.Module, weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

@@ -12,16 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from brainrdl.layers import evaluating
 from brainrdl.models.inference import predict
 from brainrdl.objectives.base import Stage
 from brainrdl.randomness import Draw, torch_seeded
-from brainrdl.stimuli import Stimuli
+from brainrdl.runs import first_difference
+from brainrdl.sources.network import check_finite
+from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli
 from brainrdl.training.checkpoint import load_checkpoint, save_checkpoint
 from brainrdl.training.stage import (
     N_WRONG,
     TASK,
     StageModule,
+    check_classes,
     copy_weights,
+    frozen,
     loss_of,
     prepare_objectives,
     stage_module,
@@ -68,13 +73,18 @@ class Trainer:
     student: any `nn.Module`, (n_stimuli, channels, height, width) -> (n_stimuli, n_classes); it is trained in place.
     stages: see `Stage`. preprocess: raw images (0…1) to the student's input, on its device.
     batch_size: images a step, over all processes. seed: of every random draw of the training.
-    evaluations: (student, epoch) -> named numbers, called after each epoch and put into its record.
+    evaluations: (student, epoch) -> named numbers, called after each epoch, in eval mode and without gradient, and
+        put into its record.
     augment: (images, generator) -> images, applied to each training batch.
     clip: largest norm of the gradient over all parameters; None = none.
     keep: "last", or "best" for the weights with the lowest validation error in the last stage (never test).
-    checkpoint: file to go on from; written after every epoch. compile: run the student under torch.compile.
-    accelerator, devices, num_nodes, precision, strategy: as in `lightning_fabric.Fabric`; or give a `fabric`.
+    checkpoint: file to go on from; written after every epoch. compile: run the student's training steps under
+        torch.compile.
+    accelerator, devices, num_nodes, strategy: as in `lightning_fabric.Fabric`. precision: "32-true" (default),
+        "16-mixed" or "bf16-mixed". Or give a `fabric`.
     progress: shows the training to a person.
+
+    copied, not_copied: names of the student's weights that were and were not taken from `initial_weights`.
 
     With several devices each batch is shared out among them; pairs are drawn, and batch normalisation is
     computed, within each device's share.
@@ -107,6 +117,8 @@ class Trainer:
             raise ValueError("no stages: give the trainer at least one Stage")
         if keep not in ("last", "best"):
             raise ValueError(f"keep: expected 'last' or 'best', got '{keep}'")
+        if keep == "best" and self.stages[-1].task_weight == 0:
+            raise ValueError("keep='best' goes by validation error, and the last stage has no task; use keep='last'")
         if batch_size < 1 or (clip is not None and not clip > 0):
             raise ValueError(f"expected batch_size >= 1 and clip > 0, got batch_size={batch_size}, clip={clip}")
         self.student, self.preprocess = student, preprocess
@@ -115,8 +127,7 @@ class Trainer:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress = progress
         self.fabric = fabric or make_fabric(accelerator, devices, num_nodes, precision, strategy)
-        if compile:
-            self.student.compile()
+        self.compile = compile
         self.n_epochs = sum(stage.epochs for stage in self.stages)
         self.copied: list[str] = []
         self.not_copied: list[str] = []
@@ -126,7 +137,7 @@ class Trainer:
         self,
         task: Stimuli | Dataset[Any] | None = None,
         stimuli: Stimuli | Dataset[Any] | None = None,
-        validation: Stimuli | None = None,
+        validation: Stimuli | StoredStimuli | None = None,
         resume: bool = False,
     ) -> Iterator[EpochRecord]:
         """Train; a record after each epoch. To stop early, `break`: the student is then as of the last epoch
@@ -136,13 +147,15 @@ class Trainer:
         for validation_error. resume: go on from the checkpoint where there is one; its epochs' records come
         first, with an empty timing.
 
-        Raises ValueError for data, layers and shapes that do not go together; FloatingPointError, naming term,
+        Raises ValueError for data, layers, weights and shapes that do not go together; FloatingPointError, naming term,
         layer, epoch and step, when a loss is no longer finite (the last checkpoint is kept).
         """
         if self.keep == "best" and validation is None:
             raise ValueError("keep='best' needs validation data; give some, or keep='last'")
         if task is None and stimuli is None:
             raise ValueError("nothing to train on; give fit task or stimuli")
+        if validation is not None:
+            _check_validation(validation)
         device = self.fabric.device
         sizes = (self.fabric.global_rank, self.fabric.world_size)
         self.student.to(device)
@@ -153,30 +166,46 @@ class Trainer:
             for what, data in (("training images", task), ("stimuli", stimuli))
         ]
         start = load_checkpoint(self.checkpoint) if resume and self.checkpoint and self.checkpoint.exists() else None
-        history: list[dict[str, Any]] = [] if start is None else list(start["history"])
-        for row in history:
-            yield EpochRecord(row, {})
+        history: list[dict[str, Any]] = []
+        self.copied, self.not_copied, self._best = [], [], None
+        modes = {part: part.training for part in self.student.modules()}
         try:
+            if start is not None:
+                self._load(start)
+                history = list(start["history"])
+            for row in history:
+                yield EpochRecord(row, {})
             first = 0
             for index, stage in enumerate(self.stages):
                 if start is None or first + stage.epochs > start["epoch"]:
-                    yield from self._run_stage(index, first, streams[0], streams[1], validation, history, start)
+                    inside = start if start is not None and start["stage"] == index else None
+                    yield from self._run_stage(index, first, streams[0], streams[1], validation, history, inside)
                     start = None
                 first += stage.epochs
-            if start is not None:  # everything was done already
-                self._load_student(start)
         finally:
             if self._best is not None:
                 self.student.load_state_dict(self._best["student"])
+            for part, mode in modes.items():
+                part.training = mode
 
-    def _load_student(self, state: dict[str, Any]) -> None:
+    def _load(self, state: dict[str, Any]) -> None:
+        difference = first_difference(state["training"], self._training())
+        if difference:
+            raise ValueError(
+                f"checkpoint {self.checkpoint} is of another training: {difference}; delete it or give another place"
+            )
         try:
             self.student.load_state_dict(state["student"])
         except RuntimeError:
             raise ValueError(
                 f"checkpoint {self.checkpoint} holds another network than this student; delete it or give another place"
             ) from None
-        self._best = state["best"]
+        self.copied, self.not_copied, self._best = state["copied"], state["not_copied"], state["best"]
+
+    def _training(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with the training that goes on from it."""
+        stages = [f"{stage.name}: {stage.epochs} epochs" for stage in self.stages]
+        return {"seed": self.seed, "batch_size": self.batch_size, "keep": self.keep, "stages": stages}
 
     def _run_stage(
         self,
@@ -184,42 +213,51 @@ class Trainer:
         first: int,
         task: Stream | None,
         stimuli: Stream | None,
-        validation: Stimuli | None,
+        validation: Stimuli | StoredStimuli | None,
         history: list[dict[str, Any]],
         start: dict[str, Any] | None,
     ) -> Iterator[EpochRecord]:
         stage = self.stages[index]
         origin = Draw(self.seed, stage=len(self.stages) - 1 - index)
-        if stage.task_weight == 0 and not any(o.stream == "task" for o in stage.objectives):
+        read = {objective.stream for objective in stage.objectives}
+        if stage.task_weight == 0 and "task" not in read:
             task = None
+        if "stimuli" not in read:
+            stimuli = None
         if task is None and stage.task_weight != 0:
             raise ValueError(f"stage '{stage.name}' has a task; give fit task, or set task_weight=0")
-        if start is not None:
-            self._load_student(start)
-        elif stage.initial_weights is not None:
+        if start is None and stage.initial_weights is not None:
             self.copied, self.not_copied = copy_weights(self.student, stage.initial_weights)
+        check_finite(self.student, "student")
         with stage_module(self.student, stage, self.preprocess) as module:
             batches = [None if s is None else next(iter(s.batches(origin))) for s in (task, stimuli)]
             with torch_seeded(origin.torch_seed("objectives")):
                 prepare_objectives(module, batches[0], batches[1])
                 unused = unused_parameters(module, batches[0], batches[1])
-            for parameter in unused:
-                parameter.requires_grad_(False)
-            try:
-                optimizer = stage.optimizer([p for p in module.parameters() if p.requires_grad])
+            with frozen(module, unused):
+                optimizer = stage.optimizer(_trainable(module, stage))
                 rates = [group["lr"] for group in optimizer.param_groups]
+                if self.compile:
+                    torch.compiler.reset()  # what was compiled for an earlier stage knows only that stage's hooks
+                    module.run = torch.compile(lambda images: self.student(images))
                 wrapped, fabric_optimizer = self.fabric.setup(module, optimizer, _reapply_compile=False)
                 epoch = 0
-                if start is not None and start["stage"] == index:
-                    module.objectives.load_state_dict(start["objectives"])
-                    optimizer.load_state_dict(start["optimizer"])
+                if start is not None:
+                    self._go_on(start, module, optimizer)
                     epoch = start["epoch"] - first
                 for epoch in range(epoch, stage.epochs):  # noqa: B020
                     factor = stage.learning_rate(epoch, stage.epochs)
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * factor
                     record = self._run_epoch(
-                        stage, first, origin._replace(epoch=epoch), wrapped, module, fabric_optimizer, task, stimuli
+                        stage,
+                        first,
+                        origin._replace(epoch=epoch),
+                        wrapped,
+                        module,
+                        fabric_optimizer,
+                        task,
+                        stimuli,
                     )
                     record.history["learning_rate"] = rates[0] * factor
                     self._evaluate(record, validation, index, first + epoch)
@@ -228,9 +266,17 @@ class Trainer:
                     if self.progress is not None:
                         self.progress.epoch(record, self.n_epochs)
                     yield record
-            finally:
-                for parameter in unused:
-                    parameter.requires_grad_(True)
+
+    def _go_on(self, start: dict[str, Any], module: StageModule, optimizer: torch.optim.Optimizer) -> None:
+        try:
+            module.objectives.load_state_dict(start["objectives"])
+            optimizer.load_state_dict(start["optimizer"])
+        except (RuntimeError, ValueError):
+            raise ValueError(
+                f"checkpoint {self.checkpoint} holds other objectives or another optimizer; delete it or give another "
+                "place"
+            ) from None
+        self.fabric.strategy.precision.load_state_dict(start["precision"])
 
     def _run_epoch(
         self,
@@ -254,6 +300,8 @@ class Trainer:
         begin = time.perf_counter()
         with torch_seeded(0):
             for step, batch in enumerate(leading.batches(draw)):
+                if stage.task_weight != 0:
+                    check_classes(leading.largest_label, module.n_classes)
                 now = draw._replace(step=step, rank=self.fabric.global_rank)
                 torch.manual_seed(now.torch_seed("network"))
                 terms = wrapped(
@@ -272,36 +320,47 @@ class Trainer:
                     if self.progress is not None:
                         self.progress.step(stage.name, first + draw.epoch, self.n_epochs, step + 1, n_steps, newest)
         sums.check_weights(parameters)
+        if self.fabric.world_size > 1:
+            # Running statistics are of each process's own share; the processes must not judge different students.
+            for buffer in self.student.buffers():
+                torch.distributed.broadcast(buffer, 0)
         seconds = time.perf_counter() - begin
         values, n_images = sums.means(self.fabric)
         row: dict[str, Any] = {"stage": stage.name, "epoch": first + draw.epoch, "learning_rate": math.nan, **values}
-        kinds = [_kind(module, k) for k in range(len(alphas))]
-        for kind, alpha in zip(kinds, alphas, strict=True):
-            row["alpha" if len(alphas) == 1 else f"alpha/{kind}"] = alpha
+        for name, alpha in zip(_alpha_names(module, len(alphas)), alphas, strict=True):
+            row[name] = alpha
         return EpochRecord(row, {"seconds": seconds, "images_per_second": n_images / seconds})
 
-    def _evaluate(self, record: EpochRecord, validation: Stimuli | None, index: int, epoch: int) -> None:
+    def _evaluate(
+        self, record: EpochRecord, validation: Stimuli | StoredStimuli | None, index: int, epoch: int
+    ) -> None:
         row = record.history
         if validation is not None and self.stages[index].task_weight != 0:
-            assert validation.labels is not None
+            assert validation.labels is not None  # `_check_validation` has looked
             predicted = predict(self.student, validation, self.preprocess)
             row["validation_error"] = float((predicted != validation.labels.cpu()).double().mean())
             last = index == len(self.stages) - 1
             if self.keep == "best" and last and (self._best is None or row["validation_error"] < self._best["error"]):
                 state = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
                 self._best = {"error": row["validation_error"], "epoch": epoch, "student": state}
-        for evaluation in self.evaluations.values():
-            row.update(evaluation(self.student, epoch))
+        with evaluating(self.student):
+            for evaluation in self.evaluations.values():
+                # Numbers of other libraries could not be read back from the checkpoint.
+                row.update({name: float(value) for name, value in evaluation(self.student, epoch).items()})
 
     def _save(self, index: int, epoch: int, module: StageModule, optimizer: Any, history: list[dict[str, Any]]) -> None:
         if self.checkpoint is None or self.fabric.global_rank != 0:
             return
         state = {
+            "training": self._training(),
+            "copied": self.copied,
+            "not_copied": self.not_copied,
             "stage": index,
             "epoch": epoch,
             "student": self.student.state_dict(),
             "objectives": module.objectives.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
             "best": self._best,
             "history": history,
         }
@@ -376,13 +435,17 @@ def make_fabric(
     """A launched `Fabric`. Raises ValueError for a device or precision that is not there."""
     from lightning_fabric import Fabric
 
+    if precision not in (None, "32-true", "16-mixed", "bf16-mixed"):
+        raise ValueError(
+            f"precision: expected 32-true, 16-mixed or bf16-mixed (the weights stay in float32), got '{precision}'"
+        )
     try:
         fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            precision=precision,
-            strategy=strategy,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            strategy=strategy,
         )
     except Exception as error:  # Fabric raises its own and RuntimeError, ValueError, TypeError
         reason = " ".join(str(error).split())
@@ -404,6 +467,26 @@ def _endless(stream: Stream, draw: Draw, n_steps: int) -> Iterator[Stimuli]:
                 yield batch
 
 
-def _kind(module: StageModule, index: int) -> str:
-    """The name of objective `index` in the history: what its terms begin with."""
-    return next(name.partition("/")[0] for name, k in module.objective_of.items() if k == index)
+def _trainable(module: StageModule, stage: Stage) -> list[nn.Parameter]:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(
+            f"stage '{stage.name}' trains nothing: its loss depends on no parameter with requires_grad; unfreeze some"
+        )
+    return parameters
+
+
+def _alpha_names(module: StageModule, n_objectives: int) -> list[str]:
+    """The columns of the alphas: by what the terms of an objective begin with, or by its first where two are alike."""
+    if n_objectives == 1:
+        return ["alpha"]
+    first = [next(name for name, k in module.objective_of.items() if k == index) for index in range(n_objectives)]
+    kinds = [name.partition("/")[0] for name in first]
+    return [f"alpha/{kind if kinds.count(kind) == 1 else name}" for kind, name in zip(kinds, first, strict=True)]
+
+
+def _check_validation(validation: Stimuli | StoredStimuli) -> None:
+    if isinstance(validation, Stimuli):
+        check_stimuli(validation, "validation images")
+    if validation.labels is None or not len(validation.ids):
+        raise ValueError("validation images: expected at least one, with labels; validation_error counts wrong classes")

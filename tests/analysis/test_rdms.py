@@ -165,7 +165,7 @@ def test_patterns_that_are_not_finite_are_refused_by_layer_and_stimulus(network,
     with torch.no_grad():
         network[3].weight[0, 0] = torch.inf
         network[3].bias[1] = torch.nan
-    with pytest.raises(ValueError, match="layer '3' gives NaN or infinite values for 12 of 12 stimuli, .* 'img0'"):
+    with pytest.raises(ValueError, match=r"layer '3' gives NaN or infinite values for 12 of 12 stimuli, .* 'img0'"):
         network_rdms(network, ["0", "3"], stimuli)
 
 

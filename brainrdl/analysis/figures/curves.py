@@ -65,13 +65,13 @@ def _panel(ax: Axes, histories: pd.DataFrame, column: str, look: Mapping[str, Lo
         ax.plot(epochs, percent.mean(axis=1), dashes, color=colour, marker=marker, markersize=3, label=label)
         drawn.append(percent.to_numpy().ravel())
     _error_axis(ax, np.concatenate(drawn))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.grid(axis="y", color="0.9", linewidth=0.5)
     ax.set_axisbelow(True)
 
 
 def _error_axis(ax: Axes, percent: np.ndarray) -> None:
-    """Ticks at 1, 2 and 5 of each decade, as plain numbers, and room for an error of exactly 0."""
+    """Ticks at 1, 2 and 5 of a decade (of many: at 1), as plain numbers; room for an error of exactly 0."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     positive = percent[percent > 0]
@@ -80,12 +80,13 @@ def _error_axis(ax: Axes, percent: np.ndarray) -> None:
     has_zero = bool((percent == 0).any())
     low, high = smallest / 1.15, min(largest * 1.15, 100)
     decades = 10.0 ** np.arange(np.floor(np.log10(low)) - 1, np.ceil(np.log10(high)) + 1)
-    ticks = np.outer(decades, [1, 2, 5]).ravel()
+    ticks = np.outer(decades, [1, 2, 5] if high / low < 1e4 else [1]).ravel()
     ticks = ticks[ticks <= 100]
     if ((ticks >= low) & (ticks <= high)).sum() < 2:
         low, high = ticks[ticks <= low].max(), ticks[ticks >= high].min()
     ticks = ticks[(ticks >= low) & (ticks <= high)]
-    ax.set_ylim(0 if has_zero else low, high)
+    # A little below 0, so that a line at 0 is not hidden by the axis.
+    ax.set_ylim(-0.15 * smallest if has_zero else low, high)
     ax.yaxis.set_major_locator(FixedLocator([0.0, *ticks] if has_zero else list(ticks)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

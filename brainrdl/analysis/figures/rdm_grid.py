@@ -20,7 +20,7 @@ _SCALES = {
 # Inches: what a printed page has room for; the largest RDM; between RDMs; a letter of a class name.
 _MOST_HEIGHT = 230 * MILLIMETRE
 _LARGEST = 45 * MILLIMETRE
-_GAP = 0.04
+_GAP = 0.06
 _LETTER = 0.048
 # More class names than this would run into each other.
 _MOST_NAMES = 12
@@ -55,7 +55,8 @@ def plot(rdms: RDMs, scale: str = "percentile") -> Figure:
     with print_style():
         names = max((len(name) for name, _ in classes), default=0) * _LETTER
         beside = names + 0.14 * max(_wrapped(network).count("\n") + 1 for network in cells) + 0.1
-        below = names + 0.9  # with the colour bar and the layers' titles
+        own_names = [set(layers) - set(columns) for layers in cells.values()]
+        below = names + 0.86 + 0.17 * sum(map(bool, own_names))  # with the colour bar and the layers' titles
         cell = min((WIDTH - beside) / n_all - _GAP, (_MOST_HEIGHT - below) / n_rows - _GAP, _LARGEST)
         size = {"width": max(n_all * (cell + _GAP) + beside, WIDTH / 2), "height": n_rows * (cell + _GAP) + below}
         figure = new_figure(**size, padding=_GAP / 2)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from brainrdl.analysis.figures.style import REFERENCE_COLOUR, Look, looks, new_figure, print_style
+from brainrdl.analysis.figures.style import TEACHER_COLOUR, Look, looks, new_figure, print_style
 from brainrdl.analysis.second_order import SecondOrder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
-_REFERENCES = ("pixels", "labels")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+_REFERENCES: dict[str, dict[str, Any]] = {
+    "pixels": {"marker": "*", "linestyle": "", "color": "0.5"},
+    "labels": {"marker": "*", "linestyle": "", "color": "0.5", "markerfacecolor": "white"},
+}
 
 
 def plot(
@@ -20,12 +23,11 @@ def plot(
 ) -> Axes:
     """A point an RDM: colour = network, shape = layer, a network's layers joined along depth; pixels and labels marked.
 
-    second_order: with descriptors network and layer, layers in order of depth. teacher: the network drawn in black.
+    second_order: with descriptors network and layer, layers in order of depth.
+    teacher: the network drawn in black, larger and below the others.
     methods: all methods of the experiment in order, so that each has its colour in every figure; None: those there are.
     ax: where to draw; None makes a figure (`ax.figure`). Raises ValueError where a descriptor is missing.
     """
-    from matplotlib.patheffects import withStroke
-
     points = second_order.descriptors
     for name in ("network", "layer"):
         if name not in points:
@@ -36,31 +38,22 @@ def plot(
         networks = [n for n in dict.fromkeys(points["network"]) if n not in (*_REFERENCES, teacher)]
         look = {name: look for name, look in looks([*(methods or ()), *networks]).items() if name in networks}
         if teacher in set(points["network"]):
-            look[teacher] = Look(REFERENCE_COLOUR, "-")
+            look[teacher] = Look(TEACHER_COLOUR, "-")
         layers = list(dict.fromkeys(points.loc[~points["network"].isin(_REFERENCES), "layer"]))
         markers = {layer: _MARKERS[k % len(_MARKERS)] for k, layer in enumerate(layers)}
         for network, (colour, dashes) in look.items():
             rows = (points["network"] == network).to_numpy()
             x, y = second_order.coordinates[rows].T
-            ax.plot(x, y, dashes, color=colour, linewidth=0.9, alpha=0.8, zorder=2)
+            # The teacher lies below and is larger: a network that coincides with it stays visible.
+            is_teacher = network == teacher
+            size, width, order = (7.5, 2.0, 2) if is_teacher else (5.0, 0.9, 3)
+            ax.plot(x, y, dashes, color=colour, linewidth=width, alpha=0.8, zorder=order)
             for layer, x_k, y_k in zip(points.loc[rows, "layer"], x, y, strict=True):
-                ax.plot(
-                    x_k,
-                    y_k,
-                    markers[layer],
-                    color=colour,
-                    markersize=5,
-                    markeredgecolor="white",
-                    markeredgewidth=0.4,
-                    zorder=3,
-                )
-        for reference in _REFERENCES:
+                style: dict[str, Any] = {"markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.4}
+                ax.plot(x_k, y_k, markers[layer], color=colour, zorder=order + 0.5, **style)
+        for reference, style in _REFERENCES.items():
             for x_k, y_k in second_order.coordinates[(points["network"] == reference).to_numpy()]:
-                ax.plot(x_k, y_k, "*", color=REFERENCE_COLOUR, markersize=9, zorder=4)
-                text = ax.annotate(
-                    reference, (x_k, y_k), xytext=(0, 7), textcoords="offset points", ha="center", fontweight="bold"
-                )
-                text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+                ax.plot(x_k, y_k, markersize=12, zorder=1, **style)
         ax.set_aspect("equal", adjustable="datalim")
         ax.margins(0.08)
         ax.set_xlabel("MDS dimension 1")
@@ -69,7 +62,7 @@ def plot(
         ax.set_title(
             f"Distance between points: {distance} (stress {second_order.stress:.2f})", loc="left", fontsize=7.5
         )
-        _legend(ax, look, markers)
+        _legend(ax, look, markers, [name for name in _REFERENCES if name in set(points["network"])])
     return ax
 
 
@@ -80,7 +73,7 @@ def _in_words(comparison: str) -> str:
     }.get(comparison, f"1 − {comparison} similarity of RDMs")
 
 
-def _legend(ax: Axes, look: Mapping[str, Look], markers: Mapping[str, str]) -> None:
+def _legend(ax: Axes, look: Mapping[str, Look], markers: Mapping[str, str], references: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
@@ -91,6 +84,7 @@ def _legend(ax: Axes, look: Mapping[str, Look], markers: Mapping[str, str]) -> N
         Line2D([], [], color="0.4", marker=marker, linestyle="", markersize=5, label=layer or "output")
         for layer, marker in markers.items()
     ]
+    handles += [Line2D([], [], markersize=8, label=name, **_REFERENCES[name]) for name in references]
     ax.legend(
         handles=handles,
         title="Colour: network, shape: layer",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from brainrdl.analysis.files import replaced
+from brainrdl.runs import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ FORMATS = ("png", "pdf", "svg")
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C00")
 _Dashes = Literal["-", "--", ":", "-."]
 _DASHES: tuple[_Dashes, ...] = ("-", "--", ":", "-.")
-REFERENCE_COLOUR = "#000000"
+TEACHER_COLOUR = "#000000"
 
 _SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -110,7 +111,6 @@ def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = ("png
     with print_style():
         for name in check_formats(formats):
             target = Path(f"{path}.{name}")
-            with replaced(target) as partial:
-                figure.savefig(partial, format=name, dpi=300, metadata=metadata[name])
+            write_atomically(target, partial(figure.savefig, format=name, dpi=300, metadata=metadata[name]))
             written.append(target)
     return tuple(written)

@@ -1,0 +1,402 @@
+"""An experiment from its file to its folder: what is written, what is run again, what is refused."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from brainrdl.analysis.rdms import load_rdms
+from brainrdl.cli import app
+from brainrdl.experiment import RunOptions, run_experiment
+from brainrdl.experiment_file import load_experiment
+
+SMALL = {
+    "name": "small",
+    "data": {"spec": "digits", "train": 100, "validation": 100, "test": 200},
+    "student": {
+        "network": "mnist_cnn",
+        "arguments": {"image_size": 8, "kernel_size": 3, "padding": 1, "pools": [2, 2], "features": [4, 8]},
+    },
+    "teacher": {
+        "network": "mnist_cnn",
+        "arguments": {"image_size": 8, "kernel_size": 3, "padding": 1, "pools": [2, 2], "features": [4, 8]},
+        "deformed": {"train": 300, "validation": 50},
+        "training": {"epochs": 1, "batch_size": 50, "clip": 2.0},
+    },
+    "training": {"epochs": 3, "batch_size": 50, "learning_rate": 0.05, "clip": 2.0},
+    "methods": {
+        "baseline": None,
+        "hints": {"layers": {"pool2": "pool2"}, "hint_epochs": 1},
+        "rdl": {"layers": {"pool1": "pool1", "fc": "fc"}, "pairs": 100, "alpha": 3.0},
+    },
+    "seeds": [0, 1],
+    "analysis": {"layers": ["conv1", "fc"], "n_per_class": 3, "every": 2},
+}
+
+
+def write(folder: Path, changes: dict | None = None, **top) -> Path:
+    experiment = {**json.loads(json.dumps(SMALL)), **top}
+    for path, value in (changes or {}).items():
+        *keys, last = path.split(".")
+        place = experiment
+        for key in keys:
+            place = place[key]
+        place[last] = value
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    return file
+
+
+def call(*words: str | Path):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The small experiment, run once for the tests that only look."""
+    folder = tmp_path_factory.mktemp("finished")
+    out = folder / "run"
+    result = call("run", write(folder), "--out", out, "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_a_run_holds_what_its_documentation_says(finished):
+    for label in ("baseline", "hints", "rdl"):
+        for seed in (0, 1):
+            part = finished / label / f"seed-{seed}"
+            history = pd.read_csv(part / "history.csv")
+            n_epochs = 4 if label == "hints" else 3
+            assert history["epoch"].tolist() == list(range(n_epochs))
+            assert history["test_error"].between(0, 1).all()
+            assert (pd.read_csv(part / "timing.csv")["images_per_second"] > 0).all()
+            predictions = pd.read_csv(part / "predictions.csv")
+            assert len(predictions) == 200 and predictions["stimulus"].is_unique
+            error = (predictions["label"] != predictions["predicted"]).mean()
+            assert error == pytest.approx(history["test_error"].iloc[-1])
+            rdms = load_rdms(part / "rdms.h5")
+            assert rdms.n_cond == 30
+            assert set(rdms.rdm_descriptors["layer"]) == {"conv1", "fc", "softmax"}
+            logged = {-1, 1, 3} if label == "hints" else {-1, 1, 2}
+            assert set(map(int, rdms.rdm_descriptors["epoch"])) == logged
+            assert (part / "weights.safetensors").exists() and (part / "checkpoint" / "last.pt").exists()
+    history = pd.read_csv(finished / "rdl" / "seed-0" / "history.csv")
+    assert history["alpha"].tolist() == pytest.approx([3.0, 2.0, 1.0])
+    assert (history[["rdl/pool1", "rdl/fc"]] > 0).all(axis=None)
+    assert (finished / "teacher" / "predictions.csv").exists()
+    resolved = yaml.safe_load((finished / "experiment.yaml").read_text())
+    assert resolved["training"]["momentum"] == 0.9 and resolved["methods"]["rdl"]["discrepancy"] == "mse"
+    assert json.loads((finished / "environment.json").read_text())["packages"]["torch"] in torch.__version__
+    for name in ("results.csv", "results.md", "mcnemar.csv", "rdm_grid.png", "second_order_mds.pdf"):
+        assert (finished / "report" / name).stat().st_size > 0, name
+
+
+def test_methods_of_one_seed_start_alike_and_see_the_same_order(finished):
+    start = [load_rdms(finished / label / "seed-0" / "rdms.h5").subset("epoch", -1) for label in ("baseline", "rdl")]
+    np.testing.assert_array_equal(start[0].dissimilarities, start[1].dissimilarities)
+    other = load_rdms(finished / "baseline" / "seed-1" / "rdms.h5").subset("epoch", -1)
+    assert not np.allclose(start[0].dissimilarities, other.dissimilarities)
+
+
+def test_the_resolved_file_gives_the_same_run_to_the_bit(finished, tmp_path):
+    out = tmp_path / "again"
+    result = call("run", finished / "experiment.yaml", "--out", out, "--accelerator", "cpu", "--methods", "rdl")
+    assert result.exit_code == 0, result.output
+    for name in ("history.csv", "predictions.csv", "weights.safetensors"):
+        first, second = (folder / "rdl" / "seed-1" / name for folder in (finished, out))
+        assert first.read_bytes() == second.read_bytes(), name
+
+
+def test_finished_parts_are_not_run_again_and_seeds_and_methods_extend(tmp_path):
+    out = tmp_path / "run"
+    file = write(tmp_path)
+    first = call("run", file, "--out", out, "--methods", "baseline", "--seeds", "0", "--accelerator", "cpu")
+    assert first.exit_code == 0, first.output
+    weights = out / "baseline" / "seed-0" / "weights.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    second = call("run", file, "--out", out, "--methods", "baseline,rdl", "--seeds", "0,2", "--accelerator", "cpu")
+    assert second.exit_code == 0, second.output
+    assert weights.stat().st_mtime_ns == stamp
+    assert (out / "rdl" / "seed-2" / "predictions.csv").exists()
+    stored = yaml.safe_load((out / "experiment.yaml").read_text())
+    assert stored["seeds"] == [0, 2] and list(stored["methods"]) == ["baseline", "rdl"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("training.epochs=4", "training.epochs: 3 before, 4 now"),
+        ("methods.rdl.alpha=5", "methods.rdl.alpha: 3.0 before, 5.0 now"),
+        ("data.train=90", "data.train: 100 before, 90 now"),
+    ],
+)
+def test_a_changed_setting_is_refused_by_its_name_and_nothing_is_overwritten(finished, tmp_path, change, told):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    result = call("run", write(tmp_path), "--out", finished, "--set", change)
+    assert result.exit_code == 2 and told in result.output
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = call("run", write(tmp_path), "--out", tmp_path)
+    assert result.exit_code == 2 and "not empty" in result.output
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_two_jobs_give_what_one_gives(finished, tmp_path):
+    # Threads are one in the tests, so that both ways compute in the same order.
+    out = tmp_path / "jobs"
+    words = [sys.executable, "-m", "brainrdl.cli", "run", str(write(tmp_path)), "--out", str(out), "--jobs", "2"]
+    done = subprocess.run([*words, "--accelerator", "cpu", "--methods", "rdl"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for seed in (0, 1):
+        first, second = (folder / "rdl" / f"seed-{seed}" / "history.csv" for folder in (finished, out))
+        pd.testing.assert_frame_equal(pd.read_csv(first), pd.read_csv(second), rtol=1e-5)
+
+
+def test_ctrl_c_stops_after_saving_and_the_run_can_go_on(tmp_path):
+    # Long enough that the signal comes in the middle of a training.
+    file = write(tmp_path, {"training.epochs": 400, "analysis.every": 0, "analysis.test_every": 400})
+    out = tmp_path / "run"
+    words = [sys.executable, "-m", "brainrdl.cli", "run", str(file), "--out", str(out), "--accelerator", "cpu"]
+    words += ["--methods", "rdl", "--seeds", "0"]
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoint = out / "rdl" / "seed-0" / "checkpoint" / "last.pt"
+    while not checkpoint.exists() and running.poll() is None:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130 and "--resume" in told and "Traceback" not in told, told
+    epoch = torch.load(checkpoint, weights_only=True)["epoch"]
+    assert 0 < epoch < 400
+
+    refused = call("run", file, "--out", out, "--methods", "rdl", "--seeds", "0")
+    assert refused.exit_code == 2 and "unfinished" in refused.output and "--resume" in refused.output
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, monkeypatch):
+    from brainrdl import experiment as module
+
+    class Interrupted(module.Trainer):
+        def fit(self, *args, **kwargs):
+            for number, record in enumerate(super().fit(*args, **kwargs)):
+                yield record
+                if self.seed == 1 and number == 1:
+                    raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "Trainer", Interrupted)
+    out, file = tmp_path / "run", write(tmp_path)
+    words = ("run", file, "--out", out, "--methods", "hints", "--accelerator", "cpu")
+    assert call(*words).exit_code == 130
+    monkeypatch.undo()
+    result = call(*words, "--resume")
+    assert result.exit_code == 0, result.output
+    for name in ("history.csv", "predictions.csv", "weights.safetensors"):
+        first, second = (folder / "hints" / "seed-1" / name for folder in (finished, out))
+        assert first.read_bytes() == second.read_bytes(), name
+    first, second = (load_rdms(folder / "hints" / "seed-1" / "rdms.h5") for folder in (finished, out))
+    np.testing.assert_array_equal(first.dissimilarities, second.dissimilarities)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"training.epoch": 3}, r"training.epoch: unknown key; did you mean 'epochs'\?"),
+        ({"methods.rdl.pair": 5}, r"methods.rdl.pair: unknown key; did you mean 'pairs'\?"),
+        ({"methods.rdl.dissimilarity": "euclidian"}, "methods.rdl.dissimilarity: input should be 'euclidean'"),
+        ({"methods.rdll": {}}, r"methods.rdll: unknown method 'rdll'; did you mean 'rdl'\?"),
+        ({"methods.rdl.layers": {"pool9": "pool1"}}, "layer 'pool9' is not in the student"),
+        ({"methods.rdl.layers": {"pool1": "pool9"}}, "layer 'pool9' is not in the teacher"),
+        ({"analysis.layers": ["nowhere"]}, "layer 'nowhere' is not in the student"),
+        ({"student.network": "mnist_cn"}, "unknown network 'mnist_cn'; did you mean 'mnist_cnn'"),
+        ({"student.network": "my.nets:Net"}, "--allow-code"),
+        ({"student.arguments": {"image_size": 28}}, "student of 'baseline'.*cannot take images of shape"),
+        ({"student.arguments.n_classes": 4}, "gives shape .2, 4.*10 classes"),
+        ({"data.spec": "digitz"}, "digitz.*digits"),
+        ({"data.train": 5000}, "5000"),
+        ({"training.batch_size": 101}, "methods.baseline: 100 training images are fewer than a batch of 101"),
+        ({"training.batch_size": 0}, "training.batch_size.*greater than or equal to 1"),
+        ({"teacher": None}, "needs a teacher"),
+        ({"teacher.weights": "nowhere.safetensors"}, "either weights .* or training"),
+        ({"seeds": [0, 0]}, "seeds must be different"),
+        ({"analysis.n_per_class": 1000}, "n_per_class: 1000 test images"),
+        ({"methods.baseline": {"training": {"epoch": 1}}}, r"methods.baseline.training.epoch: unknown key; did you"),
+        ({"methods": {}}, "methods: expected at least one"),
+        ({"training.learning_rate": "fast"}, "training.learning_rate.*number.*'fast'"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_message(tmp_path, change, told):
+    result = call("run", write(tmp_path, change), "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 2, result.output
+    message = result.output.strip()
+    assert re.search(told, message, flags=re.DOTALL), message
+    assert "\n" not in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--accelerator", "abacus"], "abacus"),
+        (["--seeds", "0,one"], "whole numbers separated by commas"),
+        (["--methods", "magic"], "no method 'magic'; it has: baseline, hints, rdl"),
+        (["--set", "training"], "expected key.path=value"),
+        (["--set", "training.epochs.more=1"], "'epochs' in .* holds a value"),
+        (["--precision", "7-bits"], "precision"),
+    ],
+)
+def test_wrong_options_are_told_in_one_message(tmp_path, words, told):
+    result = call("run", write(tmp_path), "--out", tmp_path / "run", *words)
+    assert result.exit_code == 2 and re.search(told, result.output), result.output
+
+
+def test_a_file_that_is_no_experiment(tmp_path):
+    for text, told in (("a: [", "not valid YAML"), ("- 1", "expected 'key: value' lines"), ("", "an empty file")):
+        file = tmp_path / "broken.yaml"
+        file.write_text(text)
+        result = call("run", file)
+        assert result.exit_code == 2 and told in result.output and str(file) in result.output.replace("\n", "")
+    assert call("run", tmp_path / "missing.yaml").exit_code == 2
+
+
+def test_a_full_disk_loses_nothing_that_was_there(tmp_path):
+    """A file-size limit stands for a disk without room: writing fails in the middle of a file."""
+    file, out = write(tmp_path), tmp_path / "run"
+    words = ["run", str(file), "--out", str(out), "--accelerator", "cpu", "--methods", "baseline", "--seeds", "0"]
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); "
+        "from brainrdl.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", limited, *words], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "make room" in done.stderr
+    assert not [path for path in out.rglob("*draft*")]
+    again = call(*words, "--resume")
+    assert again.exit_code == 0, again.output
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    result = call("run", write(tmp_path), "--out", tmp_path / "file" / "run", "--accelerator", "cpu")
+    assert result.exit_code == 1 and "writable" in result.output and "Traceback" not in result.output
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run_and_keeps_what_was_there(tmp_path):
+    file = write(tmp_path, {"training.learning_rate": 1e18, "training.clip": None})
+    result = call("run", file, "--out", tmp_path / "run", "--methods", "baseline", "--accelerator", "cpu")
+    assert result.exit_code == 1
+    assert "epoch 0, step" in result.output and "lower the learning rate" in result.output
+    assert (tmp_path / "run" / "teacher" / "weights.safetensors").exists()
+
+
+def test_a_teacher_from_a_file_is_taken_as_it_is(finished, tmp_path):
+    teacher = {key: SMALL["teacher"][key] for key in ("network", "arguments")}
+    weights = finished / "teacher" / "weights.safetensors"
+    file = write(tmp_path, teacher={**teacher, "weights": str(weights)})
+    result = call("run", file, "--out", tmp_path / "run", "--methods", "rdl", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "teacher" / "weights.safetensors").read_bytes() == weights.read_bytes()
+    first, second = (folder / "rdl" / "seed-0" / "predictions.csv" for folder in (finished, tmp_path / "run"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_combined_methods_and_deformed_training(tmp_path):
+    file = write(
+        tmp_path,
+        methods={
+            "both": {
+                "method": "combined",
+                "parts": [
+                    {"method": "rdl", "layers": {"fc": "fc"}, "pairs": 50},
+                    {"method": "distillation", "alpha": 0.5},
+                ],
+            },
+            "deformed": {"method": "baseline", "data": "deformed", "training": {"epochs": 1}},
+        },
+        seeds=[0],
+    )
+    result = call("run", file, "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    history = pd.read_csv(tmp_path / "run" / "both" / "seed-0" / "history.csv")
+    assert {"rdl/fc", "distillation/output", "alpha/rdl", "alpha/distillation"} <= set(history.columns)
+    assert len(pd.read_csv(tmp_path / "run" / "deformed" / "seed-0" / "history.csv")) == 1
+
+
+def test_patience_and_best_weights(tmp_path):
+    file = write(tmp_path, {"training.epochs": 30, "training.patience": 2, "training.keep": "best"})
+    result = call("run", file, "--out", tmp_path / "run", "--methods", "baseline", "--seeds", "0", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    history = pd.read_csv(tmp_path / "run" / "baseline" / "seed-0" / "history.csv")
+    best = history["validation_error"].idxmin()
+    assert len(history) == best + 3 < 30
+    predictions = pd.read_csv(tmp_path / "run" / "baseline" / "seed-0" / "predictions.csv")
+    assert (predictions["label"] != predictions["predicted"]).mean() == pytest.approx(history["test_error"][best])
+
+
+def test_an_image_folder_of_ones_own_with_a_file_of_twenty_lines(tmp_path):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for k, (image, label) in enumerate(zip(digits.images[:400], digits.target[:400], strict=True)):
+        if label < 4:
+            folder = tmp_path / "mine" / f"class{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image * 15).astype(np.uint8)).resize((16, 16)).save(folder / f"{k}.png")
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ntitle: Own images\nformat: image_folder\n"
+        f"folder: {tmp_path / 'mine'}\nchannels: 1\nsource: {{publisher: me}}\n"
+    )
+    experiment = f"""
+name: mine
+data: {{spec: {tmp_path / "mine.yaml"}, train: 60, validation: 30}}
+student:
+  network: torchvision:resnet18
+  arguments: {{num_classes: 4}}
+  preprocess: {{size: [32, 32], channels: 3}}
+teacher:
+  network: mnist_cnn
+  arguments: {{image_size: 16, kernel_size: 3, n_classes: 4}}
+  training: {{epochs: 1, batch_size: 20}}
+training: {{epochs: 1, batch_size: 20, clip: 2.0}}
+methods:
+  baseline:
+  rdl:
+    layers: {{layer1: pool1, avgpool: fc}}
+    discrepancy: correlation
+analysis: {{layers: [layer1], n_per_class: 3}}
+"""
+    assert len(experiment.strip().splitlines()) <= 20
+    file = tmp_path / "experiment.yaml"
+    file.write_text(experiment)
+    assert call("check", tmp_path / "mine.yaml").exit_code == 0
+    result = call("run", file, "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    assert np.isfinite(pd.read_csv(tmp_path / "run" / "rdl" / "seed-0" / "history.csv")["rdl/avgpool"]).all()
+
+
+def test_a_short_version_of_the_mnist_experiment_on_the_real_digits(tmp_path):
+    if not os.environ.get("BRAINRDL_DATA") or not (Path(os.environ["BRAINRDL_DATA"]) / "MNIST").exists():
+        pytest.skip("needs MNIST in $BRAINRDL_DATA")
+    changes = [
+        "data.train=1000", "data.validation=200", "data.test=500", "teacher.deformed.train=2000",
+        "teacher.deformed.validation=100", "teacher.training.epochs=1", "training.epochs=1", "seeds=[0]",
+        "methods.hints.hint_epochs=1", "methods.baseline_deformed.training.epochs=1",
+    ]  # fmt: skip
+    run_experiment(load_experiment("mnist", changes), tmp_path / "run", RunOptions(accelerator="cpu"))
+    history = pd.read_csv(tmp_path / "run" / "rdl" / "seed-0" / "history.csv")
+    assert np.isfinite(history[["task", "rdl/pool1", "rdl/pool2", "rdl/fc"]]).all(axis=None)
+    finetuned = pd.read_csv(tmp_path / "run" / "finetuning" / "seed-0" / "history.csv")["test_error"].iloc[-1]
+    baseline = pd.read_csv(tmp_path / "run" / "baseline" / "seed-0" / "history.csv")["test_error"].iloc[-1]
+    assert finetuned < baseline  # the teacher has seen more
