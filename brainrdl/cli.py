@@ -129,7 +129,10 @@ def check(
         if known or spec in _known_specs():
             from brainrdl.data import describe, load_spec
 
-            typer.echo(describe(load_spec(spec)))
+            described = describe(load_spec(spec))
+            typer.echo(described)
+            if not described.usable:
+                raise typer.Exit(2)
         if not a_file and spec in built_in_experiments():
             typer.echo(_experiment_text(spec, allow_code))
 

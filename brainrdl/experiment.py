@@ -34,7 +34,7 @@ from brainrdl.models import Preprocessing, build_network, predict
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.method import MethodContext
 from brainrdl.randomness import Draw, torch_seeded
-from brainrdl.runs import first_difference, read_json, write_atomically, write_json, write_text
+from brainrdl.runs import first_difference, read_json, write_atomically, write_bytes, write_json, write_text
 from brainrdl.settings import dump_yaml, read_yaml
 from brainrdl.sources.network import NetworkTeacher
 from brainrdl.stimuli import Stimuli, StoredStimuli, in_batches, read_stimuli
@@ -512,11 +512,11 @@ def make_preprocessing(settings: NetworkSettings) -> Preprocessing:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """The network's state as safetensors, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # Clones, since safetensors refuses tensors that share memory.
     state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
-    write_atomically(path, lambda draft: save_file(state, draft))
+    write_bytes(path, save(state))
 
 
 def _deformed_splits(data: DataSplits, settings: DeformedSettings) -> DataSplits:

@@ -285,10 +285,13 @@ def _draw(run: _Run, out: Path, formats: Sequence[str]) -> tuple[tuple[Path, ...
         undefined = undefined_rdms(rdms)
         notes += [f"second_order_mds: {rdm_name(rdms, k)} {reason}" for k, reason in undefined.items()]
         comparable = [k for k in range(rdms.n_rdm) if k not in undefined]
-        if len(comparable) < 3:
-            notes.append("second_order_mds: fewer than 3 RDMs can be compared")
-        else:
+        try:
+            if len(comparable) < 3:
+                raise ValueError(f"expected at least 3 RDMs to compare, got {len(comparable)}")
             ax = second_order.plot(second_order_mds(rdms[comparable]), methods=run.methods)
+        except ValueError as error:  # the rest of the report stands
+            notes.append(f"second_order_mds: {error}")
+        else:
             files += save_figure(ax.figure, out / "second_order_mds", formats)  # type: ignore[arg-type]
     return tuple(files), tuple(notes)
 

@@ -32,6 +32,14 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file from memory, whole or not at all.
+
+    What is made in memory first meets a full disk here, as an OSError, and not inside the library that made it.
+    """
+    write_atomically(path, lambda draft: draft.write_bytes(content))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -44,7 +44,8 @@ def validate(model: type[Model], raw: Mapping[str, Any], file: str, where: str =
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is told before the key that it leaves missing.
+        first = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
         location = [str(part) for part in first["loc"]]
         field = ".".join([*([where] if where else []), *location])
         if first["type"] == "extra_forbidden":
@@ -56,7 +57,7 @@ def validate(model: type[Model], raw: Mapping[str, Any], file: str, where: str =
             message = f"{field}: missing; add it"
         else:
             told = first["msg"].removeprefix("Value error, ")
-            message = f"{field}: {told[0].lower() + told[1:]}, got {_short(first.get('input'))}"
+            message = f"{field}: {told[0].lower() + told[1:]}, got {_short(first.get('input'))}" if location else told
         raise ValueError(f"{file}: {message}") from None
 
 

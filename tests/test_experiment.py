@@ -270,15 +270,16 @@ def test_a_file_that_is_no_experiment(tmp_path):
     assert call("run", tmp_path / "missing.yaml").exit_code == 2
 
 
-def test_a_full_disk_loses_nothing_that_was_there(tmp_path):
+@pytest.mark.parametrize("room", [9_000, 40_000])
+def test_a_full_disk_loses_nothing_that_was_there(tmp_path, room):
     """A file-size limit stands for a disk without room: writing fails in the middle of a file."""
     file, out = write(tmp_path), tmp_path / "run"
     words = ["run", str(file), "--out", str(out), "--accelerator", "cpu", "--methods", "baseline", "--seeds", "0"]
     limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); "
-        "from brainrdl.cli import main; sys.argv[1:] = sys.argv[1:]; main()"
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2); "
+        "from brainrdl.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", limited, *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", limited, str(room), *words], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "make room" in done.stderr
     assert not [path for path in out.rglob("*draft*")]

@@ -293,6 +293,17 @@ def test_what_cannot_be_drawn_is_noted_and_the_rest_is_drawn(run):
     assert all(f"- {note}" in text for note in files.notes)
 
 
+def test_rdms_that_cannot_be_compared_are_noted(run):
+    for path in run.glob("**/rdms.h5"):
+        rdms = load_rdm(str(path))
+        rdms.dissimilarities[:] = 1
+        save_rdms(rdms, path)
+    (run / "references.h5").unlink()
+    files = write_report(run, formats=("png",))
+    assert {path.name for path in files.figures} == {"errors_vs_epoch.png", "rdm_grid.png"}
+    assert files.notes[-1] == "second_order_mds: expected at least 3 RDMs to compare, got 0"
+
+
 def test_without_any_rdms_the_curves_remain(run):
     for path in run.glob("**/*.h5"):
         path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from brainrdl.dissimilarity import check_dissimilarity, pair_dissimilarities
 from brainrdl.layers import as_patterns, evaluating, record_layers
 from brainrdl.pairs import all_pairs
-from brainrdl.runs import write_atomically
+from brainrdl.runs import write_bytes
 from brainrdl.stimuli import Stimuli, check_stimuli
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def save_rdms(rdms: RDMs, path: str | Path) -> None:
         {name: _storable(values) for name, values in rdms.rdm_descriptors.items()},
         {name: _storable(values) for name, values in rdms.pattern_descriptors.items()},
     )
-    write_atomically(Path(path), lambda draft: storable.save(str(draft)))
+    buffer = io.BytesIO()
+    storable.save(buffer, file_type="hdf5")
+    write_bytes(Path(path), buffer.getvalue())
 
 
 def load_rdms(path: str | Path) -> RDMs:

@@ -5,7 +5,7 @@ from brainrdl.data.deformed import deformed
 from brainrdl.data.image_folder import ImageFiles
 from brainrdl.data.load import DataSettings, DataSplits, Description, describe, load_data
 from brainrdl.data.readers import stimuli_from_dataset
-from brainrdl.data.spec import DataSpec, data_root, load_spec, schema, spec_names, validated
+from brainrdl.data.spec import DataSpec, data_root, load_spec, schema, spec_names
 
 __all__ = [
     "DataSettings",
@@ -22,5 +22,4 @@ __all__ = [
     "schema",
     "spec_names",
     "stimuli_from_dataset",
-    "validated",
 ]

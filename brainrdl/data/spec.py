@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from difflib import get_close_matches
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator
 
-Model = TypeVar("Model", bound=BaseModel)
+from brainrdl.settings import read_yaml, validate
 
 
 class Source(BaseModel):
@@ -37,7 +34,7 @@ class DataSpec(BaseModel):
     of its subfolders. max_gib: up to this size an image folder is kept in memory.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     name: str = Field(pattern=r"^[\w.-]+$")
     title: str = ""
@@ -49,16 +46,15 @@ class DataSpec(BaseModel):
     max_gib: float = Field(default=4, ge=0)
     source: Source = Source()
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.format == "image_folder":
-            if self.classes is not None:
-                raise ValueError("an image_folder's classes are the names of its subfolders; leave out 'classes'")
-            if "folder" not in self.model_fields_set:
-                raise ValueError("an image_folder needs 'folder'")
-        elif self.size is None or not self.classes:
-            raise ValueError(f"format '{self.format}' needs 'size' and 'classes'")
-        return self
+    @field_validator("size", "classes")
+    @classmethod
+    def _fits_the_format(cls, value: tuple[Any, ...] | None, info: ValidationInfo) -> tuple[Any, ...] | None:
+        kind = info.data.get("format")  # None where the format itself is wrong
+        if kind == "image_folder" and info.field_name == "classes" and value is not None:
+            raise ValueError("an image_folder's classes are the names of its subfolders; leave it out")
+        if kind not in (None, "image_folder") and not value:
+            raise ValueError(f"format '{kind}' needs it")
+        return value
 
 
 def load_spec(name_or_path: str | Path) -> DataSpec:
@@ -68,7 +64,8 @@ def load_spec(name_or_path: str | Path) -> DataSpec:
     """
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     if name in spec_names():
-        return _parse(files("brainrdl.data_specs").joinpath(f"{name}.yaml").read_text("utf-8"), f"data spec '{name}'")
+        with as_file(files("brainrdl.data_specs").joinpath(f"{name}.yaml")) as built_in:
+            return validate(DataSpec, read_yaml(built_in), f"data spec '{name}'")
     if path.is_dir():
         folder = path.resolve()
         return DataSpec(name=re.sub(r"[^\w.-]", "_", folder.name), format="image_folder", folder=str(folder))
@@ -78,11 +75,7 @@ def load_spec(name_or_path: str | Path) -> DataSpec:
         raise ValueError(
             f"data spec '{name}' is no file, no folder and no built-in; {nearest}built in: {', '.join(spec_names())}"
         )
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"data spec '{path}' cannot be read as text: {error}") from error
-    spec = _parse(text, f"data spec '{path}'")
+    spec = validate(DataSpec, read_yaml(path), f"data spec '{path}'")
     if spec.format == "image_folder":
         return spec.model_copy(update={"folder": str(path.resolve().parent / Path(spec.folder).expanduser())})
     return spec
@@ -106,58 +99,3 @@ def data_root() -> Path:
 def schema() -> dict[str, Any]:
     """The JSON schema of a data spec."""
     return DataSpec.model_json_schema()
-
-
-def validated(model: type[Model], values: object, what: str) -> Model:
-    """`values`, read from a file, as a pydantic model; otherwise ValueError with one short message.
-
-    what: names the file. The message names the field, and for an unknown one the nearest that is known.
-    """
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{what}: expected 'key: value' lines, got {type(values).__name__}")
-    try:
-        return model.model_validate(values)
-    except ValidationError as failed:
-        errors = failed.errors()
-        # A misspelled key is also missing under its right name: the misspelling is what helps.
-        error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-        field = ".".join(str(step) for step in error["loc"])
-        if error["type"] == "extra_forbidden":
-            known = _keys_beside(model, error["loc"])
-            close = get_close_matches(str(error["loc"][-1]), known, n=1)
-            told = f"'{field}' is no key; {f'did you mean {close[0]!r}? ' if close else ''}known: {', '.join(known)}"
-        elif error["type"] == "missing":
-            told = f"'{field}' is missing"
-        elif error["type"] == "value_error":
-            told = f"{f'{field!r}: ' if field else ''}{error['ctx']['error']}"
-        else:
-            told = f"'{field}': {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
-        raise ValueError(f"{what}: {told}") from None
-
-
-def _keys_beside(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The keys that are known where the last step of `path` stands."""
-    found: Any = model
-    for step in path[:-1]:
-        if _is_model(found):
-            found = found.model_fields[str(step)].annotation
-        else:  # an index into a list or a key of a mapping
-            found = [part for part in get_args(found) if part is not Ellipsis][-1]
-        found = next((part for part in get_args(found) if _is_model(part)), found) if _is_union(found) else found
-    return list(found.model_fields) if _is_model(found) else []
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, UnionType)
-
-
-def _parse(text: str, what: str) -> DataSpec:
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{what} is no YAML: {' '.join(str(error).split())}") from error
-    return validated(DataSpec, values, what)

@@ -7,7 +7,7 @@ from math import comb
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from brainrdl.discrepancy import Measured, check_discrepancy, discrepancy, measured
@@ -71,10 +71,7 @@ class RDLObjective(nn.Module):
                 f"discrepancy 'mse' compares units: the student's are '{dissimilarity}', the teacher's "
                 f"'{teacher.dissimilarity}'; use the same, or a discrepancy without units such as 'correlation'"
             )
-        if pairs is not None and images is not None:
-            raise ValueError("give either pairs or images: both say how the pairs of a batch are drawn")
-        if (pairs is not None and pairs < 1) or (images is not None and images < 2):
-            raise ValueError(f"expected pairs >= 1 or images >= 2, got pairs={pairs}, images={images}")
+        _check_sampling(pairs, images)
         if stream not in ("task", "stimuli"):
             raise ValueError(f"unknown stream '{stream}'; expected 'task' or 'stimuli'")
         if not layers:
@@ -162,6 +159,13 @@ class _ScaleGradient(torch.autograd.Function):
         return gradient * scale[:, None].to(gradient.dtype), None
 
 
+def _check_sampling(pairs: int | None, images: int | None) -> None:
+    if pairs is not None and images is not None:
+        raise ValueError("give either pairs or images: both say how the pairs of a batch are drawn")
+    if (pairs is not None and pairs < 1) or (images is not None and images < 2):
+        raise ValueError(f"expected pairs >= 1 or images >= 2, got pairs={pairs}, images={images}")
+
+
 def _weights(layer: str, names: str | Mapping[str, float], teacher: TeacherRDMSource) -> dict[str, float]:
     weights = {names: 1.0} if isinstance(names, str) else dict(names)
     if not weights:
@@ -187,6 +191,12 @@ class RDLSettings(AlphaSettings):
     dissimilarity: Literal["euclidean", "sqeuclidean", "correlation", "cosine"] = "euclidean"
     discrepancy: Literal["mse", "correlation", "cosine", "corr_cov", "cosine_cov"] = "mse"
     normalization: Literal["image", "pair"] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RDLSettings:
+        check_discrepancy(self.discrepancy, self.normalization)
+        _check_sampling(self.pairs, self.images)
+        return self
 
     def student_layers(self) -> tuple[str, ...]:
         """The layers that are pulled."""

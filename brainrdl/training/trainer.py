@@ -270,6 +270,8 @@ class Trainer:
     def _go_on(self, start: dict[str, Any], module: StageModule, optimizer: torch.optim.Optimizer) -> None:
         try:
             module.objectives.load_state_dict(start["objectives"])
+            if start["optimizer_kind"] != type(optimizer).__name__:
+                raise ValueError
             optimizer.load_state_dict(start["optimizer"])
         except (RuntimeError, ValueError):
             raise ValueError(
@@ -359,6 +361,7 @@ class Trainer:
             "epoch": epoch,
             "student": self.student.state_dict(),
             "objectives": module.objectives.state_dict(),
+            "optimizer_kind": type(optimizer).__name__,
             "optimizer": optimizer.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
             "best": self._best,

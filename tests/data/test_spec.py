@@ -1,13 +1,11 @@
 """Data specs: what a file may say, and where data are looked for."""
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import yaml
-from pydantic import BaseModel, ConfigDict
 
-from brainrdl.data import DataSpec, data_root, load_spec, schema, spec_names, validated
+from brainrdl.data import DataSpec, data_root, load_spec, schema, spec_names
 
 BUILT_IN = ("cifar10", "cifar100", "digits", "image_folder", "mnist")
 
@@ -78,34 +76,33 @@ def test_a_folder_of_images_is_a_spec_too(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (FOLDER | {"chanels": 1}, "'chanels' is no key; did you mean 'channels'. known: name, title, format"),
-        (FOLDER | {"zzz": 1}, "'zzz' is no key; known: name"),
+        (FOLDER | {"chanels": 1}, "chanels: unknown key; did you mean 'channels'"),
+        (FOLDER | {"zzz": 1}, "zzz: unknown key; known: channels, classes, folder"),
+        (FOLDER | {"source": {"license": "MIT"}}, "source.license: unknown key; did you mean 'licence'"),
+        ({"format": "image_folder", "folder": "x"}, "name: missing"),
+        (FOLDER | {"format": "tiff"}, "format: input should be 'digits', 'mnist'.*, got 'tiff'"),
+        (FOLDER | {"size": [0, 8]}, "size.0: input should be greater than 0, got 0"),
+        (FOLDER | {"size": 8}, "size: .* got 8"),
+        (FOLDER | {"channels": 4}, "channels: input should be 1 or 3, got 4"),
+        (FOLDER | {"name": "a/b"}, "name: string should match pattern .* got 'a/b'"),
         (
-            FOLDER | {"source": {"license": "MIT"}},
-            "'source.license' is no key; did you mean 'licence'. known: publisher",
+            FOLDER | {"classes": ["cat"]},
+            "classes: an image_folder's classes are the names of its subfolders; leave it out",
         ),
-        ({"nam": "pets", "format": "image_folder", "folder": "x"}, "'nam' is no key; did you mean 'name'"),
-        ({"format": "image_folder", "folder": "x"}, "'name' is missing"),
-        (FOLDER | {"format": "tiff"}, "'format': input should be 'digits', 'mnist'.*, got 'tiff'"),
-        (FOLDER | {"size": [0, 8]}, "'size.0': input should be greater than 0, got 0"),
-        (FOLDER | {"size": 8}, "'size': .* got 8"),
-        (FOLDER | {"channels": 4}, "'channels': input should be 1 or 3, got 4"),
-        (FOLDER | {"name": "a/b"}, "'name': string should match pattern .* got 'a/b'"),
-        (FOLDER | {"classes": ["cat"]}, "classes are the names of its subfolders; leave out 'classes'"),
-        ({"name": "pets", "format": "image_folder"}, "an image_folder needs 'folder'"),
-        ({"name": "d", "format": "digits"}, "format 'digits' needs 'size' and 'classes'"),
+        ({"name": "d", "format": "digits", "classes": ["a"]}, "size: format 'digits' needs it"),
+        ({"name": "d", "format": "mnist", "size": [28, 28]}, "classes: format 'mnist' needs it"),
         (
             "name: d\nformat: mnist\nsize: [28, 28]\nclasses: [yes]",
-            "'classes.0': input should be a valid string, got True",
+            "classes.0: input should be a valid string, got True",
         ),
-        ("- a\n- b", "expected 'key: value' lines, got list"),
-        ("", "expected 'key: value' lines, got NoneType"),
-        ("name: [a", "is no YAML: .*line 1"),
-        ("a: !!python/object/apply:os.getcwd []", "is no YAML: could not determine a constructor"),
+        ("- a\n- b", "expected 'key: value' lines, got a list"),
+        ("", "expected 'key: value' lines, got an empty file"),
+        ("name: [a", "not valid YAML in line"),
+        ("a: !!python/object/apply:os.getcwd []", "not valid YAML in line 1: could not determine a constructor"),
     ],
 )
 def test_a_wrong_spec_is_refused_by_file_and_field(values, message, tmp_path):
-    with pytest.raises(ValueError, match=f"data spec '.*pets.yaml'.*{message}") as raised:
+    with pytest.raises(ValueError, match=f"pets.yaml.*{message}") as raised:
         load_spec(spec_file(tmp_path, values))
     assert "\n" not in str(raised.value)
 
@@ -121,12 +118,6 @@ def test_a_name_that_is_nothing_gets_the_nearest_and_all(tmp_path):
         load_spec(tmp_path / "nothing.yaml")
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
-    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ValueError, match=r"data spec '.*x.yaml' cannot be read as text"):
-        load_spec(tmp_path / "x.yaml")
-
-
 def test_data_are_looked_for_where_the_environment_says_else_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("BRAINRDL_DATA", str(tmp_path))
     assert data_root() == tmp_path
@@ -134,30 +125,3 @@ def test_data_are_looked_for_where_the_environment_says_else_in_the_users_cache(
     assert data_root() == Path.home() / "data"
     monkeypatch.delenv("BRAINRDL_DATA")
     assert "brainrdl" in str(data_root()) and data_root().is_absolute()
-
-
-class Layer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    weight: float = 1
-    kind: Literal["a", "b"] = "a"
-
-
-class Experiment(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    layers: dict[str, Layer]
-    stages: list[Layer] = []
-    last: Layer | None = None
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"layers": {"fc": {"wieght": 2}}}, "'layers.fc.wieght' is no key; did you mean 'weight'. known: weight, kind"),
-        ({"layers": {}, "stages": [{}, {"kin": "a"}]}, "'stages.1.kin' is no key; did you mean 'kind'"),
-        ({"layers": {}, "last": {"weights": 1}}, "'last.weights' is no key; did you mean 'weight'"),
-        ({"layers": {"fc": {"weight": "x"}}}, "'layers.fc.weight': input should be a valid number.*, got 'x'"),
-    ],
-)
-def test_nested_settings_are_named_by_their_path(values, message):
-    with pytest.raises(ValueError, match=f"my.yaml: {message}"):
-        validated(Experiment, values, "my.yaml")

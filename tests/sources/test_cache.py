@@ -1,0 +1,214 @@
+"""Patterns kept by stimulus id: nothing is computed twice, and nothing wrong is taken for right."""
+
+import copy
+import json
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from brainrdl.models import Preprocessing
+from brainrdl.pairs import all_pairs
+from brainrdl.sources import NetworkTeacher
+from brainrdl.sources.cache import PatternCache, image_checksums
+from brainrdl.stimuli import Stimuli
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
+@pytest.fixture
+def seen(net):
+    counts = []
+    net.register_forward_pre_hook(lambda module, inputs: counts.append(len(inputs[0])))
+    return counts
+
+
+@pytest.fixture
+def stimuli():
+    generator = torch.Generator().manual_seed(1)
+    return Stimuli(torch.rand(300, 1, 6, 6, generator=generator), tuple(f"image-{k}" for k in range(300)))
+
+
+def batch(stimuli, rows):
+    return stimuli.subset(torch.tensor(list(rows)))
+
+
+def expected(net, stimuli):
+    return nn.Sequential(*net)(stimuli.images).detach()  # without the hook that counts
+
+
+@pytest.fixture(params=["memory", "disk"])
+def place(request, tmp_path):
+    return "memory" if request.param == "memory" else tmp_path / "cache"
+
+
+def test_each_stimulus_is_computed_once(net, seen, stimuli, place):
+    teacher = NetworkTeacher(net, ["1", "3"], cache=place)
+    # Grows past the first capacity; batches overlap and come in another order.
+    for rows in (range(200), range(150, 300), range(299, -1, -1), [5, 280, 17]):
+        asked = batch(stimuli, rows)
+        found = teacher.patterns(asked)
+        torch.testing.assert_close(found["3"], expected(net, asked), rtol=1e-4, atol=1e-6)
+        assert found["1"].shape == (len(asked.ids), 6)
+    assert seen == [200, 100]
+
+
+def test_only_what_is_in_the_pairs_is_kept(net, seen, stimuli, place):
+    teacher = NetworkTeacher(net, ["1"], cache=place)
+    few = all_pairs(4)
+    teacher.targets(batch(stimuli, range(10)), few)
+    teacher.targets(batch(stimuli, [2, 3, 4, 5]), few)
+    assert seen == [4, 2]
+
+
+def test_a_second_run_computes_nothing(net, seen, stimuli, tmp_path):
+    first = NetworkTeacher(net, ["1"], "correlation", cache=tmp_path)
+    before = first.targets(stimuli, all_pairs(300))["1"].values
+    del first
+    second = NetworkTeacher(copy.deepcopy(net), ["1"], "correlation", cache=tmp_path)
+    after = second.targets(batch(stimuli, range(299, -1, -1)), all_pairs(300))["1"].values
+    assert seen == [300]
+    torch.testing.assert_close(before.sort().values, after.sort().values, rtol=1e-4, atol=1e-6)
+    second.patterns(Stimuli(torch.rand(1, 1, 6, 6), ("new",)))
+    assert seen == [300, 1]
+
+
+def test_another_image_under_a_known_id(net, stimuli, place):
+    teacher = NetworkTeacher(net, ["1"], cache=place)
+    asked = batch(stimuli, range(20))
+    teacher.patterns(asked)
+    flipped = asked._replace(images=asked.images.flip(-1))
+    with pytest.raises(ValueError, match=r"stimulus 'image-0' has another image .* augmentation changes .* without a"):
+        teacher.patterns(flipped)
+
+
+def test_the_same_id_twice_in_one_batch(net, stimuli, tmp_path):
+    twice = batch(stimuli, [0, 0, 1])
+    cache = PatternCache(tmp_path)
+    cache.fetch(twice, lambda s: {"out": expected(net, s)})
+    cache.fetch(batch(stimuli, [2]), lambda s: {"out": expected(net, s)})
+    cache.close()
+    for again in (cache, PatternCache(tmp_path)):
+        found = again.fetch(batch(stimuli, [0, 1, 2]), lambda s: pytest.fail("computed again"))
+        torch.testing.assert_close(found["out"], expected(net, batch(stimuli, [0, 1, 2])))
+    with pytest.raises(ValueError, match="stimulus 'new' has another image"):
+        cache.fetch(Stimuli(stimuli.images[:2], ("new", "new")), lambda s: {"out": expected(net, s)})
+
+
+def test_new_weights_are_other_patterns(net, stimuli, place):
+    teacher = NetworkTeacher(net, ["3"], cache=place)
+    asked = batch(stimuli, range(8))
+    teacher.patterns(asked)
+    with torch.no_grad():
+        net[1].weight.mul_(-1)
+    torch.testing.assert_close(teacher.patterns(asked)["3"], expected(net, asked))
+    with torch.no_grad():
+        net[1].weight.mul_(-1)
+    torch.testing.assert_close(teacher.patterns(asked)["3"], expected(net, asked))
+
+
+def test_fingerprint(net):
+    same = NetworkTeacher(net, ["1"]).fingerprint()
+    assert NetworkTeacher(copy.deepcopy(net), ["1"], "cosine").fingerprint() == same
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        other[3].bias[0] += 1e-6
+    others = [
+        NetworkTeacher(other, ["1"]),
+        NetworkTeacher(net, ["3"]),
+        NetworkTeacher(net, ["1"], dtype=torch.bfloat16),
+        NetworkTeacher(net, ["1"], preprocess=Preprocessing(global_contrast=True)),
+        NetworkTeacher(net, ["1"], preprocess=Preprocessing(mean=[0.5])),
+        NetworkTeacher(net, ["1"], preprocess=torch.sqrt),
+        NetworkTeacher(nn.Sequential(net[0], net[1], nn.Tanh(), net[3]), ["1"]),
+    ]
+    assert len({same, *(teacher.fingerprint() for teacher in others)}) == 1 + len(others)
+
+
+def test_a_preprocessing_that_does_not_say_what_it_does(net, tmp_path):
+    for preprocess in (lambda images: images * 2, partial(torch.mul, other=2)):
+        NetworkTeacher(net, ["1"], preprocess=preprocess, cache="memory")
+        with pytest.raises(
+            ValueError, match=r"a cache on disk must tell .* give an nn.Module or a function of a module"
+        ):
+            NetworkTeacher(net, ["1"], preprocess=preprocess, cache=tmp_path)
+
+
+def only(folder):
+    (inside,) = folder.iterdir()
+    return inside
+
+
+def test_a_torn_line_costs_one_stimulus(net, seen, stimuli, tmp_path):
+    teacher = NetworkTeacher(net, ["3"], cache=tmp_path)
+    teacher.patterns(batch(stimuli, range(10)))
+    del teacher
+    index = only(tmp_path) / "index.jsonl"
+    index.write_text(index.read_text()[:-9])
+    for _ in range(2):
+        teacher = NetworkTeacher(net, ["3"], cache=tmp_path)
+        found = teacher.patterns(batch(stimuli, range(12)))["3"]
+        torch.testing.assert_close(found, expected(net, batch(stimuli, range(12))))
+        del teacher
+    assert seen == [10, 3]
+    assert len(index.read_text().splitlines()) == 12
+
+
+def shorten(folder):
+    (folder / "0.f32").write_bytes(b"1234")
+
+
+def scribble(folder):
+    index = folder / "index.jsonl"
+    index.write_text("?\n" + index.read_text())
+
+
+def forget_layer(folder):
+    (folder / "0.json").write_text(json.dumps({"layer": "1"}))
+
+
+@pytest.mark.parametrize("damage", [shorten, scribble, forget_layer])
+def test_damage(net, stimuli, tmp_path, damage):
+    teacher = NetworkTeacher(net, ["3"], cache=tmp_path)
+    teacher.patterns(batch(stimuli, range(10)))
+    del teacher
+    damage(only(tmp_path))
+    with pytest.raises(ValueError, match=r"the pattern cache .* is damaged; delete it"):
+        NetworkTeacher(net, ["3"], cache=tmp_path).patterns(batch(stimuli, range(10)))
+
+
+def test_one_user_at_a_time(net, stimuli, tmp_path):
+    teacher = NetworkTeacher(net, ["3"], cache=tmp_path)
+    teacher.patterns(stimuli)
+    with pytest.raises(ValueError, match="is in use by another process or teacher; give each a folder of its own"):
+        NetworkTeacher(net, ["3"], cache=tmp_path).patterns(stimuli)
+    lock = only(tmp_path) / "lock"
+    del teacher
+    hold = (
+        f"import filelock; lock = filelock.FileLock({str(lock)!r}); lock.acquire(); print('held', flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match="is in use by another process"):
+            NetworkTeacher(net, ["3"], cache=tmp_path).patterns(stimuli)
+        other.communicate(b"\n")
+    assert NetworkTeacher(net, ["3"], cache=tmp_path).patterns(stimuli)["3"].shape == (300, 4)
+
+
+def test_checksums_tell_images_apart(stimuli):
+    images = stimuli.images
+    changed = images.clone()
+    changed[:, 0, 2, 3] += 1e-6
+    swapped = images.clone()
+    swapped[:, 0, 0, 0], swapped[:, 0, 0, 1] = images[:, 0, 0, 1], images[:, 0, 0, 0]
+    for other in (changed, swapped, images.flip(-1), images.roll(1, 0)):
+        assert all(a != b for a, b in zip(image_checksums(images), image_checksums(other), strict=True))
+    assert image_checksums(images) == image_checksums(images.clone().to(memory_format=torch.channels_last))
+    assert len(set(image_checksums(images))) == 300

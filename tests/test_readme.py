@@ -1,0 +1,41 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from brainrdl.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_examples_run(capsys):
+    namespace: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert capsys.readouterr().out.count("student") == 5
+    gradients = [parameter.grad for parameter in namespace["student"].parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+def test_the_first_example_has_at_most_fifteen_lines_of_code():
+    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+    assert len(lines) <= 15
+
+
+def test_every_command_it_names_exists_and_every_command_is_named():
+    named = set(re.findall(r"^brainrdl (\w+)", "\n".join(blocks("text")), flags=re.MULTILINE))
+    assert named == {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert "pip install -e . && brainrdl demo" in README
+    assert 'pip install -e ".[test]" && pytest' in README
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_every_file_it_links_to_is_there(target):
+    assert (ROOT / target).exists()
