@@ -3,8 +3,8 @@
     python -m benchmarks.pair_dissimilarities
 
 The term is the mean squared error between predicted and target dissimilarities at sampled pairs, forward and
-backward. All ways work on the same tensors in one process, in turn, so that what else the machine does meets
-all of them; times are medians. Memory is the most that torch's CPU allocator held at once during the term,
+backward. All ways work on the same tensors in one process, in rounds of random order, so that what else the
+machine does meets all of them; times are medians. Memory is the most that torch's CPU allocator held at once during the term,
 beyond the patterns themselves (the gradient is in it), from torch.profiler. A second table says what one pair
 costs by differences, in entries of the Gram matrix: where `_PAIR_COST` comes from. Prints Markdown.
 """
@@ -12,11 +12,15 @@ costs by differences, in entries of the Gram matrix: where `_PAIR_COST` comes fr
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 from collections.abc import Callable
 from functools import partial
+from random import Random
 from statistics import median
 from time import perf_counter
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler says nothing unless something is wrong
 
 import numpy as np
 import torch
@@ -89,13 +93,15 @@ def problem(n_stimuli: int, n_units: int, n_pairs: int) -> tuple[Tensor, Pairs, 
 
 
 def median_seconds(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
-    """Of every run, in turn: `seconds` of repetitions, at least 5 rounds after one that does not count."""
+    """Of every run: `seconds` of rounds in random order, at least 5 after one that does not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
+    order, shuffle = list(runs), Random(0).shuffle
     begin, rounds = perf_counter(), 0
     while perf_counter() - begin < seconds or rounds < 6:
-        for name, run in runs.items():
+        shuffle(order)
+        for name in order:
             start = perf_counter()
-            run()
+            runs[name]()
             times[name].append(perf_counter() - start)
         rounds += 1
     return {name: median(found[1:]) for name, found in times.items()}
@@ -105,7 +111,11 @@ def measure(n_stimuli: int, n_units: int, n_pairs: int, seconds: float) -> dict[
     """Median seconds and peak bytes of every way."""
     patterns, pairs, target = problem(n_stimuli, n_units, n_pairs)
     runs = {name: partial(term, way, patterns, pairs, target) for name, way in ways(n_units).items()}
-    memory = {name: peak_bytes(run) for name, run in runs.items()}
+    memory = {}
+    for name, run in runs.items():
+        run()  # what is made once, at the first call, is not the term's
+        patterns.grad = None
+        memory[name] = peak_bytes(run)
     times = median_seconds(runs, seconds)
     return {name: (times[name], memory[name]) for name in runs}
 

@@ -141,8 +141,7 @@ def transform_patterns(patterns: Tensor, dissimilarity: str, factor: Tensor | No
     if not flat.is_floating_point():
         raise ValueError(f"expected patterns of a floating-point type, got {flat.dtype}")
     flat = flat if flat.dtype == torch.float64 else flat.float()
-    with _full_precision(flat):
-        return DISSIMILARITIES[dissimilarity](flat, *(() if factor is None else (factor,)))
+    return DISSIMILARITIES[dissimilarity](flat, *(() if factor is None else (factor,)))
 
 
 def squared_distances(transformed: Transformed, pairs: Pairs) -> Tensor:
@@ -171,8 +170,8 @@ class _SquaredDistances(torch.autograd.Function):
             if ctx.by_gram:
                 centred = patterns - patterns.mean(0)  # a large common mean would eat the digits of the difference
                 gram = centred @ centred.T  # (n_stimuli, n_stimuli)
-                norm = gram.diagonal()
-                squared = (norm[i] + norm[j] - 2 * gram[i, j]).clamp_(min=0)
+                norm, product = gram.diagonal(), gram.take(i * patterns.shape[0] + j)
+                squared = (norm.index_select(0, i) + norm.index_select(0, j)).sub_(product, alpha=2).clamp_(min=0)
                 ctx.save_for_backward(centred, i, j)
             else:
                 squared = torch.cat([d.square_().sum(1) for _, d in _differences(patterns, i, j)])

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
 import signal
-import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -25,7 +19,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from brainrdl import __version__
 from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
 from brainrdl.data import DataSplits, deformed, horizontal_flips, load_data
 from brainrdl.experiment_file import DeformedSettings, Experiment, NetworkSettings, TrainingSettings
@@ -34,8 +27,18 @@ from brainrdl.models import Preprocessing, build_network, predict
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.method import MethodContext
 from brainrdl.randomness import Draw, torch_seeded
-from brainrdl.runs import first_difference, read_json, write_atomically, write_bytes, write_json, write_text
-from brainrdl.settings import dump_yaml, read_yaml
+from brainrdl.run_folder import (
+    EXPERIMENT,
+    HistoryFiles,
+    Part,
+    environment,
+    extended,
+    file_checksum,
+    looked_at,
+    write_table,
+)
+from brainrdl.runs import write_bytes, write_json, write_text
+from brainrdl.settings import dump_yaml
 from brainrdl.sources.network import NetworkTeacher
 from brainrdl.stimuli import Stimuli, StoredStimuli, in_batches, read_stimuli
 from brainrdl.training.progress import show_progress
@@ -44,11 +47,6 @@ from brainrdl.training.trainer import Trainer, make_fabric
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from rsatoolbox.rdm import RDMs
-
-_PART = "part.json"
-
-# Tables of epochs are written at most this often, in seconds; the checkpoint holds their rows all the same.
-_TABLES_EVERY = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,21 +90,6 @@ def run_experiment(experiment: Experiment, out: Path, options: RunOptions | None
                 say(f"[{position + 1}/{len(todo)}] {part.name}: test error {error:.2%}")
     run.fabric.barrier()
     return run.writes
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One training of the run: its folder, and the settings that determine its result."""
-
-    label: str
-    seed: int
-    folder: Path
-    settings: dict[str, Any]
-    finished: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.label if self.label == "teacher" else f"{self.label}, seed {self.seed}"
 
 
 class _Run:
@@ -206,45 +189,31 @@ class _Run:
             _check_batch(experiment.teacher.training, n_images, "teacher")
         _ = self.figure_stimuli
 
-    def open_folder(self) -> list[_Part]:
+    def open_folder(self) -> list[Part]:
         """Compare the folder with the experiment; write the experiment file; the parts, finished ones marked."""
-        stored = self.out / "experiment.yaml"
-        now = self.experiment.model_dump(mode="json")
-        if stored.exists():
-            before = read_yaml(stored)
-            both = {label for label in now["methods"] if label in before.get("methods", {})}
-            difference = first_difference(_comparable(before, both), _comparable(now, both))
-            if difference:
-                raise ValueError(
-                    f"{self.out} holds another experiment, nothing was changed in it: {difference}; "
-                    "give another --out, or the same settings"
-                )
-            now["methods"] = {**before["methods"], **now["methods"]}
-            now["seeds"] = sorted({*before["seeds"], *now["seeds"]})
-        elif self.out.exists() and any(self.out.iterdir()):
-            raise ValueError(f"{self.out} is not empty and holds no experiment of ours; give another --out")
-        parts = [self._look_at(part) for part in self._parts()]
+        together = extended(self.out, self.experiment.model_dump(mode="json"))
+        parts = looked_at(self._parts(), self.options.resume)
         if self.writes:
-            write_text(stored, dump_yaml(now))
-            write_json(self.out / "environment.json", _environment(self.fabric))
+            write_text(self.out / EXPERIMENT, dump_yaml(together))
+            write_json(self.out / "environment.json", environment(self.fabric.device, self.fabric.world_size))
             references = self.out / "references.h5"
             if not references.exists():
                 save_rdms(self._reference_rdms(), references)
         return parts
 
-    def _parts(self) -> Iterator[_Part]:
+    def _parts(self) -> Iterator[Part]:
         experiment = self.experiment
         data = _data_settings(experiment, self.data)
         teacher = None
         if experiment.teacher is not None:
             settings = experiment.teacher.model_dump(mode="json")
-            settings["weights"] = _file_checksum(experiment.teacher.weights)
+            settings["weights"] = file_checksum(experiment.teacher.weights)
             teacher = {"data": data, "teacher": settings}
-            yield _Part("teacher", experiment.teacher.seed, self.out / "teacher", teacher)
+            yield Part("teacher", experiment.teacher.seed, self.out / "teacher", teacher)
         for label, method in experiment.methods.items():
             needs = method.needs_teacher or method.data == "deformed"
             student = experiment.student_of(label).model_dump(mode="json")
-            student["weights"] = _file_checksum(student["weights"])
+            student["weights"] = file_checksum(student["weights"])
             settings = {
                 "data": data,
                 "student": student,
@@ -254,22 +223,7 @@ class _Run:
                 "teacher": teacher["teacher"] if needs and teacher else None,
             }
             for seed in experiment.seeds:
-                yield _Part(label, seed, self.out / label / f"seed-{seed}", {**settings, "seed": seed})
-
-    def _look_at(self, part: _Part) -> _Part:
-        marker = part.folder / _PART
-        if not marker.exists():
-            return part
-        stored = read_json(marker)
-        difference = first_difference(stored["settings"], part.settings)
-        if difference:
-            raise ValueError(
-                f"{part.folder} was made with other settings, nothing was changed in it: {difference}; "
-                "give another --out, or the same settings"
-            )
-        if not stored["finished"] and not self.options.resume:
-            raise ValueError(f"{part.folder} is unfinished; go on with --resume, or give another --out")
-        return replace(part, finished=stored["finished"])
+                yield Part(label, seed, self.out / label / f"seed-{seed}", {**settings, "seed": seed})
 
     def _reference_rdms(self) -> RDMs:
         names = self.data.class_names
@@ -278,7 +232,7 @@ class _Run:
 
     # -- the parts ---------------------------------------------------------------------------------------
 
-    def run_teacher(self, part: _Part) -> None:
+    def run_teacher(self, part: Part) -> None:
         """Train the teacher, or take its weights from their file; write its folder."""
         settings = self.experiment.teacher
         assert settings is not None
@@ -305,7 +259,7 @@ class _Run:
                 save_weights(network, part.folder / "weights.safetensors")
                 _print(f"teacher: test error {error:.2%}" + ("" if same_data else " on its own data"))
 
-    def run_method(self, part: _Part, title: str, show: bool = True) -> float:
+    def run_method(self, part: Part, title: str, show: bool = True) -> float:
         """Train one student and write its folder; its test error."""
         experiment, label = self.experiment, part.label
         method, training = experiment.methods[label], experiment.training_of(label)
@@ -344,18 +298,18 @@ class _Run:
         return error
 
     @contextmanager
-    def _part_folder(self, part: _Part) -> Iterator[None]:
+    def _part_folder(self, part: Part) -> Iterator[None]:
         """The part's marker: unfinished inside, finished afterwards."""
         if self.writes:
-            write_json(part.folder / _PART, {"finished": False, "settings": part.settings})
+            part.mark(finished=False)
         yield
         self.fabric.barrier()
         if self.writes:
-            write_json(part.folder / _PART, {"finished": True, "settings": part.settings})
+            part.mark(finished=True)
 
     def _train(
         self,
-        part: _Part,
+        part: Part,
         title: str,
         network: nn.Module,
         preprocess: Preprocessing,
@@ -367,8 +321,7 @@ class _Run:
     ) -> float:
         """Train with history, timing, RDMs and checkpoint in the part's folder; the final test error."""
         log = _RDMLog(self, part, preprocess) if part.label != "teacher" and self.writes else None
-        checkpoint = part.folder / "checkpoint" / "last.pt"
-        if log is not None and not checkpoint.exists():
+        if log is not None and not part.checkpoint.exists():
             log.keep(network, -1)
         n_epochs = sum(stage.epochs for stage in stages)
 
@@ -376,18 +329,7 @@ class _Run:
             wanted = (epoch + 1) % self.experiment.analysis.test_every == 0 or epoch + 1 == n_epochs
             return {"test_error": self._error(student, preprocess, splits.test)} if wanted else {}
 
-        rows: list[dict[str, Any]] = []
-        timing: list[dict[str, Any]] = []
-        timing_file = part.folder / "timing.csv"
-        if timing_file.exists() and self.options.resume:
-            timing = [
-                {str(name): value for name, value in row.items()} for row in pd.read_csv(timing_file).to_dict("records")
-            ]
-
-        def write_tables() -> None:
-            _write_table(part.folder / "history.csv", rows)
-            _write_table(timing_file, timing)
-
+        files = HistoryFiles(part.folder)
         with show_progress(title, None if show and self.writes else Console(quiet=True)) as progress:
             trainer = Trainer(
                 network,
@@ -399,38 +341,29 @@ class _Run:
                 augment=horizontal_flips if flips else None,
                 clip=training.clip,
                 keep=training.keep,
-                checkpoint=checkpoint,
+                checkpoint=part.checkpoint,
                 compile=training.compile,
                 fabric=self.fabric,
                 progress=progress,
             )
-            written = time.monotonic()
-            boards = _tensorboard(part.folder) if self.writes else None
-            for record in trainer.fit(
-                splits.train, None, splits.validation if splits.validation.ids else None, resume=True
-            ):
-                rows.append(record.history)
-                if not record.timing:
-                    continue
-                epoch = record.history["epoch"]
-                timing = [row for row in timing if row["epoch"] < epoch] + [{"epoch": epoch, **record.timing}]
-                if self.writes and time.monotonic() > written + _TABLES_EVERY:
-                    write_tables()
-                    written = time.monotonic()
-                if boards is not None:
-                    boards(record.history)
-                if log is not None and log.wants(epoch):
-                    log.keep(network, epoch)
-                if _out_of_patience(rows, training.patience):
+            validation = splits.validation if splits.validation.ids else None
+            for record in trainer.fit(splits.train, None, validation, resume=True):
+                if self.writes:
+                    files.add(record.history, record.timing)
+                else:
+                    files.rows.append(record.history)
+                if record.timing and log is not None and log.wants(record.history["epoch"]):
+                    log.keep(network, record.history["epoch"])
+                if files.out_of_patience(training.patience):
                     break
-        if trainer.not_copied:
-            _print(f"{part.name}: weights not copied from the teacher: {', '.join(trainer.not_copied)}")
-        if self.writes and trainer.copied:
-            write_json(part.folder / "copied.json", {"copied": trainer.copied, "not_copied": trainer.not_copied})
         if self.writes:
-            write_tables()
+            files.write()
+            if trainer.not_copied:
+                _print(f"{part.name}: weights not copied from the teacher: {', '.join(trainer.not_copied)}")
+            if trainer.copied:
+                write_json(part.folder / "copied.json", {"copied": trainer.copied, "not_copied": trainer.not_copied})
         if log is not None:
-            log.keep(network, rows[-1]["epoch"])
+            log.keep(network, files.rows[-1]["epoch"])
         return self._error(network, preprocess, splits.test)
 
     def _error(self, network: nn.Module, preprocess: Preprocessing, stimuli: Stimuli | StoredStimuli) -> float:
@@ -443,7 +376,7 @@ class _Run:
         assert test.labels is not None
         predicted = predict(network, test, preprocess)
         columns = {"stimulus": test.ids, "label": test.labels.tolist(), "predicted": predicted.tolist()}
-        _write_table(folder / "predictions.csv", pd.DataFrame(columns))
+        write_table(folder / "predictions.csv", pd.DataFrame(columns))
 
     def _rdms(
         self, network: nn.Module, layers: list[str], preprocess: Preprocessing, name: str, seed: int, epoch: int
@@ -464,7 +397,7 @@ class _Run:
 class _RDMLog:
     """The RDMs of a student at logged epochs, in the part's rdms.h5."""
 
-    def __init__(self, run: _Run, part: _Part, preprocess: Preprocessing) -> None:
+    def __init__(self, run: _Run, part: Part, preprocess: Preprocessing) -> None:
         self.run, self.part, self.preprocess = run, part, preprocess
         self.file = part.folder / "rdms.h5"
 
@@ -568,12 +501,6 @@ def _check_batch(training: TrainingSettings, n_images: int, what: str) -> None:
         )
 
 
-def _comparable(settings: dict[str, Any], labels: set[str]) -> dict[str, Any]:
-    """An experiment without what extends it: seeds, and methods that only one of two has."""
-    same = {key: value for key, value in settings.items() if key not in ("seeds", "methods")}
-    return {**same, "methods": {label: settings["methods"][label] for label in sorted(labels)}}
-
-
 def _data_settings(experiment: Experiment, data: DataSplits) -> dict[str, Any]:
     """What determines the data: its settings, its content, and no path."""
     settings = experiment.data.model_dump(mode="json")
@@ -588,66 +515,7 @@ def _data_settings(experiment: Experiment, data: DataSplits) -> dict[str, Any]:
     return {**settings, "checksum": checksum}
 
 
-def _file_checksum(path: str | None) -> str | None:
-    if path is None:
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _environment(fabric: Fabric) -> dict[str, Any]:
-    from importlib.metadata import version
-
-    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "rsatoolbox", "scikit-learn", "pandas")
-    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else platform.processor()
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        commit = ""
-    return {
-        "brainrdl": __version__,
-        "git_commit": commit or None,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "platform": platform.platform(),
-        "device": f"{fabric.device.type} {device}".strip(),
-        "processes": fabric.world_size,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]] | pd.DataFrame) -> None:
-    frame = pd.DataFrame(rows)
-    write_atomically(path, lambda draft: frame.to_csv(draft, index=False))
-
-
-def _out_of_patience(rows: list[dict[str, Any]], patience: int | None) -> bool:
-    errors = [row["validation_error"] for row in rows if "validation_error" in row and row["stage"] == "main"]
-    return patience is not None and len(errors) - 1 - errors.index(min(errors)) >= patience if errors else False
-
-
-def _tensorboard(folder: Path) -> Callable[[dict[str, Any]], None] | None:
-    """Write history rows for TensorBoard, where it is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def write(row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if name not in ("stage", "epoch"):
-                writer.add_scalar(name, value, row["epoch"])
-        writer.flush()
-
-    return write
-
-
-def _run_in_processes(run: _Run, parts: list[_Part], say: Callable[[str], None]) -> None:
+def _run_in_processes(run: _Run, parts: list[Part], say: Callable[[str], None]) -> None:
     """Several parts at a time, each in a fresh process with its share of the processor's cores."""
     jobs = min(run.options.jobs, len(parts))
     threads = max(1, torch.get_num_threads() // jobs)
@@ -668,7 +536,7 @@ def _start_process(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
 
-def _run_one(experiment: Experiment, out: Path, options: RunOptions, part: _Part) -> float:
+def _run_one(experiment: Experiment, out: Path, options: RunOptions, part: Part) -> float:
     return _cached_run(experiment, out, options).run_method(part, part.name, show=False)
 
 

@@ -336,7 +336,9 @@ def test_combined_methods_and_deformed_training(tmp_path):
 
 def test_patience_and_best_weights(tmp_path):
     file = write(tmp_path, {"training.epochs": 30, "training.patience": 2, "training.keep": "best"})
-    result = call("run", file, "--out", tmp_path / "run", "--methods", "baseline", "--seeds", "0", "--accelerator", "cpu")
+    result = call(
+        "run", file, "--out", tmp_path / "run", "--methods", "baseline", "--seeds", "0", "--accelerator", "cpu"
+    )
     assert result.exit_code == 0, result.output
     history = pd.read_csv(tmp_path / "run" / "baseline" / "seed-0" / "history.csv")
     best = history["validation_error"].idxmin()

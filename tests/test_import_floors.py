@@ -16,7 +16,7 @@ FLOORS = [
     {"models", "data"},
     {"sources", "fmri"},
     {"objectives"},
-    {"training", "analysis", "experiment_file"},
+    {"training", "analysis", "experiment_file", "run_folder"},
     {"experiment", "report"},
     {"cli"},
 ]

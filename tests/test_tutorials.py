@@ -17,7 +17,9 @@ class ThisPython(KernelSpecManager):
     """The kernel of the environment that runs the tests, whatever else is installed for the user."""
 
     def get_kernel_spec(self, kernel_name):
-        return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python")
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python"
+        )
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)

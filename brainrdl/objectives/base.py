@@ -40,6 +40,11 @@ class Objective(Protocol):
         ...
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values as float32, or as they are where that is float64: losses are not computed in half precision."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 Optimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
 

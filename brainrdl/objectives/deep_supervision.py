@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainrdl.layers import as_patterns
-from brainrdl.objectives.base import Stage
+from brainrdl.objectives.base import Stage, at_least_float32
 from brainrdl.objectives.method import AlphaSettings, MethodContext
 from brainrdl.randomness import Draw
 from brainrdl.stimuli import Stimuli
@@ -52,7 +52,7 @@ class DeepSupervision(nn.Module):
         terms = {}
         for (layer, weight), classifier in zip(self.weights.items(), self.classifiers, strict=True):
             flat = as_patterns(layer, patterns[layer], len(stimuli.ids))
-            loss = functional.cross_entropy(classifier(flat).float(), stimuli.labels)
+            loss = functional.cross_entropy(at_least_float32(classifier(flat)), stimuli.labels)
             terms[f"deep_supervision/{layer}"] = weight * loss
         return terms
 

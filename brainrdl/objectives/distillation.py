@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainrdl.objectives.base import Stage
+from brainrdl.objectives.base import Stage, at_least_float32
 from brainrdl.objectives.method import AlphaSettings, MethodContext
 from brainrdl.randomness import Draw
 from brainrdl.sources.network import NetworkTeacher
@@ -47,8 +47,9 @@ class Distillation(nn.Module):
         self, patterns: Mapping[str, Tensor], stimuli: Stimuli, draw: Draw | None = None
     ) -> Mapping[str, Tensor]:
         """The divergence on this batch."""
-        student = functional.log_softmax(patterns[""].float() / self.temperature, dim=1)
-        teacher = functional.log_softmax(self.teacher.patterns(stimuli)[""].float() / self.temperature, dim=1)
+        scores = at_least_float32(patterns[""])
+        student = functional.log_softmax(scores / self.temperature, dim=1)
+        teacher = functional.log_softmax(self.teacher.patterns(stimuli)[""].to(scores.dtype) / self.temperature, dim=1)
         divergence = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
         return {"distillation/output": self.temperature**2 * divergence}
 

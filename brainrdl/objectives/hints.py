@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainrdl.layers import as_patterns
-from brainrdl.objectives.base import Stage
+from brainrdl.objectives.base import Stage, at_least_float32
 from brainrdl.objectives.method import MethodContext, MethodSettings
 from brainrdl.randomness import Draw
 from brainrdl.sources.network import NetworkTeacher
@@ -64,9 +64,9 @@ class Hints(nn.Module):
         wanted = self.teacher.patterns(stimuli)
         terms = {}
         for (layer, name), regressor in zip(self.mapping.items(), self.regressors, strict=True):
-            predicted = regressor(as_patterns(layer, patterns[layer], len(stimuli.ids)))
-            target = as_patterns(name, wanted[name], len(stimuli.ids))
-            terms[f"hints/{layer}"] = functional.mse_loss(predicted.float(), target.float()) / 2
+            predicted = at_least_float32(regressor(as_patterns(layer, patterns[layer], len(stimuli.ids))))
+            target = as_patterns(name, wanted[name], len(stimuli.ids)).to(predicted.dtype)
+            terms[f"hints/{layer}"] = functional.mse_loss(predicted, target) / 2
         return terms
 
 

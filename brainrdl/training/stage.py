@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainrdl.layers import evaluating, record_layers
-from brainrdl.objectives.base import Objective, Stage
+from brainrdl.objectives.base import Objective, Stage, at_least_float32
 from brainrdl.randomness import Draw
 from brainrdl.sources.network import NetworkTeacher
 from brainrdl.stimuli import Stimuli
@@ -98,7 +98,7 @@ class _Recorded(dict[str, Tensor]):
 
 def _task_terms(output: Tensor, batch: Stimuli) -> dict[str, Tensor]:
     assert batch.labels is not None  # `check_task` has looked
-    scores = output.float()
+    scores = at_least_float32(output)
     wrong = (scores.detach().argmax(1) != batch.labels).sum()
     return {TASK: functional.cross_entropy(scores, batch.labels), N_WRONG: wrong}
 

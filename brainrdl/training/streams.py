@@ -63,10 +63,15 @@ def make_stream(
 
 
 def _rows(n_stimuli: int, batch_size: int, draw: Draw, rank: int, world_size: int) -> list[np.ndarray]:
-    """This process's rows of every batch; a last batch too small for every process is left out."""
+    """This process's rows of every batch.
+
+    A last batch with less than two images for each process is left out (where others have more): a single image
+    forms no pair and has no batch statistics.
+    """
     order = draw.generator("order").permutation(n_stimuli)
     batches = [order[start : start + batch_size] for start in range(0, n_stimuli, batch_size)]
-    return [batch[rank::world_size] for batch in batches if len(batch) >= world_size]
+    fewest = world_size * min(2, batch_size // world_size)
+    return [batch[rank::world_size] for batch in batches if len(batch) >= fewest]
 
 
 class _InMemory:
