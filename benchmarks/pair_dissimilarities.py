@@ -4,23 +4,21 @@
 
 The term is the mean squared error between predicted and target dissimilarities at sampled pairs, forward and
 backward. All ways work on the same tensors in one process, in rounds of random order, so that what else the
-machine does meets all of them; times are medians. Memory is the most that torch's CPU allocator held at once during the term,
-beyond the patterns themselves (the gradient is in it), from torch.profiler. A second table says what one pair
-costs by differences, in entries of the Gram matrix: where `_PAIR_COST` comes from. Prints Markdown.
+machine does meets all of them; times are medians. Memory is the most that torch's CPU allocator held at once
+during the term, beyond the patterns themselves (the gradient is in it), from torch.profiler. A last table says
+what one pair costs by differences, in entries of the Gram matrix: where `_PAIR_COST` comes from. Markdown goes
+to stdout; the profiler may write to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 from collections.abc import Callable
 from functools import partial
 from random import Random
 from statistics import median
 from time import perf_counter
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler says nothing unless something is wrong
 
 import numpy as np
 import torch
@@ -45,6 +43,7 @@ CASES = {
     (1024, 4096, 20000): "large batch, many pairs",
 }
 OURS = ("euclidean", "sqeuclidean", "correlation", "cosine", "mahalanobis")
+PEERS = ("gather", "cdist")
 
 # (n_stimuli, n_units, n_pairs) at which the two ways of the kernel are compared.
 CROSSOVER = [(100, 2048, 100), (300, 512, 1000), (300, 8192, 1000), (1000, 512, 5000), (1000, 4096, 5000)]
@@ -144,9 +143,20 @@ def machine() -> str:
     except (OSError, StopIteration):
         pass
     return (
-        f"{processor}, {torch.get_num_threads()} threads, {platform.system()}, Python {platform.python_version()}, "
+        f"{processor}, {torch.get_num_threads()} thread(s), {platform.system()}, Python {platform.python_version()}, "
         f"torch {torch.__version__}, float32"
     )
+
+
+def table(title: str, rows: dict[str, dict[str, float]], unit: str) -> str:
+    """Every way's figure in `unit`, and how many times ours (euclidean) the others take."""
+    ratios = [f"{peer} / euclidean" for peer in PEERS]
+    lines = [f"| {title} | " + " | ".join([*OURS, *PEERS, *ratios]) + " |", "|---" * (1 + len(OURS) + 4) + "|"]
+    for what, found in rows.items():
+        cells = [f"{found[name]:.3g} {unit}" if name in found else "–" for name in [*OURS, *PEERS]]
+        cells += [f"{found[peer] / found['euclidean']:.2g}" for peer in PEERS]
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -154,26 +164,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to repeat each case (default 5)")
     parser.add_argument("--threads", type=int, help="threads of torch (default: torch's own choice)")
     options = parser.parse_args()
-    seconds = options.seconds
     if options.threads:
         torch.set_num_threads(options.threads)
-    print(f"Machine: {machine()}.\n")
-    header = [*OURS, "gather", "cdist", "gather / euclidean", "cdist / euclidean"]
-    print("| stimuli × units, pairs | " + " | ".join(header) + " |")
-    print("|---" * (len(header) + 1) + "|")
+    times, memory = {}, {}
     for (n_stimuli, n_units, n_pairs), what in CASES.items():
-        found = measure(n_stimuli, n_units, n_pairs, seconds)
-        cells = [
-            f"{found[name][0] * 1e3:.2f} ms, {found[name][1] / 2**20:.1f} MiB" if name in found else "–"
-            for name in [*OURS, "gather", "cdist"]
-        ]
-        ours = found["euclidean"]
-        cells += [f"{found[peer][0] / ours[0]:.1f}, {found[peer][1] / ours[1]:.1f}" for peer in ("gather", "cdist")]
-        print(f"| {n_stimuli} × {n_units}, {n_pairs} ({what}) | " + " | ".join(cells) + " |", flush=True)
-    print(f"\n| stimuli × units | a pair costs as much as (`_PAIR_COST` = {dissimilarity._PAIR_COST}) |")
-    print("|---|---|")
+        found = measure(n_stimuli, n_units, n_pairs, options.seconds)
+        case = f"{n_stimuli} × {n_units}, {n_pairs} ({what})"
+        times[case] = {name: seconds * 1e3 for name, (seconds, _) in found.items()}
+        memory[case] = {name: n_bytes / 2**20 for name, (_, n_bytes) in found.items()}
+    print(f"Machine: {machine()}.\n")
+    print(table("stimuli × units, pairs: time", times, "ms") + "\n")
+    print(table("stimuli × units, pairs: memory", memory, "MiB") + "\n")
+    print(f"| stimuli × units | a pair costs as much as (`_PAIR_COST` = {dissimilarity._PAIR_COST}) |\n|---|---|")
     for case in CROSSOVER:
-        print(f"| {case[0]} × {case[1]} | {pair_cost(*case, seconds):.0f} entries |", flush=True)
+        print(f"| {case[0]} × {case[1]} | {pair_cost(*case, options.seconds):.0f} entries |", flush=True)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def _differences(patterns: Tensor, i: Tensor, j: Tensor) -> Iterator[tuple[slice
 
 
 # What a pair costs by differences, in entries of the Gram matrix: measured by benchmarks/pair_dissimilarities.py.
-_PAIR_COST: float = 80
+_PAIR_COST: float = 60
 
 
 def _gram_is_cheaper(n_stimuli: int, n_pairs: int) -> bool:

@@ -13,10 +13,22 @@ from pydantic import BaseModel, ValidationError
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which the first would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping a YAML file holds. Raises ValueError naming the file, and the line where it is no YAML."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
@@ -57,29 +69,25 @@ def validate(model: type[Model], raw: Mapping[str, Any], file: str, where: str =
             message = f"{field}: missing; add it"
         else:
             told = first["msg"].removeprefix("Value error, ")
-            message = f"{field}: {told[0].lower() + told[1:]}, got {_short(first.get('input'))}" if location else told
+            got = f", got {_short(first.get('input'))}" if location else ""  # not all of the settings
+            message = f"{field}: {told[0].lower() + told[1:]}{got}" if field else told
         raise ValueError(f"{file}: {message}") from None
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
     """The known keys of the settings at a location, as far as the models tell."""
-    candidates: list[Any] = [model]
+    models = [model]
     for part in location:
-        inner: list[Any] = []
-        for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                if part in candidate.model_fields:
-                    inner += _types_in(candidate.model_fields[part].annotation)
-            else:
-                inner.append(candidate)
-        candidates = inner or candidates
-    models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        # A part of the location that is no field is the key of a dict, or the position in a list.
+        models = [inner for field in fields for inner in _models_in(field.annotation)] or models
     return sorted({name for m in models for name in m.model_fields})
 
 
-def _types_in(annotation: Any) -> list[Any]:
-    arguments = get_args(annotation)
-    return [annotation] if not arguments else [inner for part in arguments for inner in _types_in(part)]
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [inner for part in get_args(annotation) for inner in _models_in(part)]
 
 
 def _kind(value: Any) -> str:

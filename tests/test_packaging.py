@@ -1,7 +1,10 @@
 """setup.cfg and the folders say the same."""
 
+import ast
+import re
+import sys
 from configparser import ConfigParser
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points, packages_distributions, version
 from importlib.resources import files
 from pathlib import Path
 
@@ -48,3 +51,17 @@ def test_lower_bounds_are_given_for_everything(setup):
     for extra in setup["options.extras_require"].values():
         required += [line for line in extra.split() if not line.startswith("brainrdl[")]
     assert all(">=" in requirement for requirement in required)
+
+
+def test_everything_that_is_imported_is_required(setup):
+    required = {re.split("[<>=]", line)[0] for line in setup["options"]["install_requires"].split()}
+    distributions = packages_distributions()
+    missing = {}
+    for path in (ROOT / "brainrdl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for module in {name.split(".")[0] for name in modules} - {*sys.stdlib_module_names, "brainrdl"}:
+                if not required & {name.lower() for name in distributions.get(module, [])}:
+                    missing[module] = path.name
+    assert not missing

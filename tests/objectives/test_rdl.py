@@ -74,7 +74,7 @@ def test_in_ones_own_loop_torchs_seed_governs_the_pairs(student, teacher, stimul
 
     def term(seed):
         torch.manual_seed(seed)
-        return float(objective(patterns, stimuli)["rdl/high"])
+        return objective(patterns, stimuli)["rdl/high"].item()
 
     assert term(1) == term(1)
     assert len({term(seed) for seed in range(5)}) == 5

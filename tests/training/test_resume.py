@@ -26,7 +26,9 @@ class Training:
         objectives = [RDLObjective(teacher, {"fc": "fc"}, pairs=30), Distillation(teacher)]
         stages = [
             Stage(Hints(teacher, {"pool1": "pool1"}), task_weight=0, epochs=2, optimizer=sgd(0.2), name="hints"),
-            Stage(objectives, [linear_decay(2.0), 0.5], epochs=3, optimizer=sgd(0.3, 0.9), initial_weights=self.other()),
+            Stage(
+                objectives, [linear_decay(2.0), 0.5], epochs=3, optimizer=sgd(0.3, 0.9), initial_weights=self.other()
+            ),
         ]
         return Trainer(
             self.make_net(0), stages, batch_size=16, accelerator="cpu", seed=5, clip=2.0, keep="best",
@@ -167,7 +169,7 @@ def stopped(make_net, train, tmp_path):
     return place
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 torn", b"\x80\x04."])
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 torn", b"\x80\x02."])
 def test_damaged_checkpoint(make_net, train, fit, stopped, damage):
     stopped.write_bytes(damage)
     with pytest.raises(ValueError, match=r"checkpoint .*last.pt cannot be read .*; delete it to start this part again"):

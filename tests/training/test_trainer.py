@@ -174,6 +174,32 @@ def test_break_leaves_the_student_as_of_that_epoch(make_net, train, validation, 
     assert_equal_states(snapshot(whole), snapshot(stopped))
 
 
+def test_half_precision(make_net, teacher, train, validation, fit):
+    """Under autocast the terms are computed in full precision, from patterns that are not."""
+    from brainrdl.objectives import DeepSupervision, Distillation, Hints
+
+    def run(precision):
+        objectives = [
+            RDLObjective(teacher, {"pool2": "pool2"}),
+            RDLObjective(teacher, {"fc": "fc"}, discrepancy="corr_cov"),
+            DeepSupervision(["pool1"]),
+            Hints(teacher, {"pool1": "pool1"}),
+            Distillation(teacher),
+        ]
+        stage = Stage(objectives, 0.5, epochs=2, optimizer=sgd(0.01))
+        student = make_net(0, dropout=0)
+        rows = fit(student, stage, train, validation=validation, precision=precision)
+        assert all(p.dtype == torch.float32 for p in student.parameters())
+        return rows
+
+    half, full = run("bf16-mixed"), run("32-true")
+    assert half[0].keys() == full[0].keys()
+    for name in full[0]:
+        if "/" in name:
+            assert half[1][name] == pytest.approx(full[1][name], rel=0.05, abs=1e-3)
+            assert name.startswith("alpha") or half[1][name] != full[1][name]
+
+
 # -- evaluations -----------------------------------------------------------------------------------------------
 
 
@@ -206,7 +232,7 @@ def test_an_evaluation_may_record_layers(student, teacher, train, fit):
 
 
 def random_states():
-    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
 
 
 @pytest.mark.parametrize("as_dataset", [False, True])

@@ -44,7 +44,7 @@ def test_stages(student, rdl):
 
 
 def test_unknown_precision_and_device():
-    with pytest.raises(ValueError, match="precision: expected 32-true, 16-mixed or bf16-mixed .* got 'fp8'"):
+    with pytest.raises(ValueError, match=r"precision: expected 32-true, 16-mixed or bf16-mixed .* got 'fp8'"):
         make_fabric("cpu", precision="fp8")
     with pytest.raises(ValueError, match="cannot train on accelerator 'cpu' × 0, precision None"):
         make_fabric("cpu", devices=0)
@@ -83,7 +83,7 @@ def test_fewer_images_than_a_batch(student, fit, train):
 def test_nan_in_images(student, fit, train):
     images = train.images.clone()
     images[7, 0, 3, 3] = torch.nan
-    with pytest.raises(ValueError, match="training images: 1 of 50 images hold NaN .* the first is '1/7'; repair or"):
+    with pytest.raises(ValueError, match=r"training images: 1 of 50 images hold NaN .* the first is '1/7'; repair or"):
         fit(student, Stage(), train._replace(images=images))
 
 
@@ -96,13 +96,17 @@ def test_nan_in_weights(student, fit, train):
 
 def test_unknown_layer(student, teacher, fit, train):
     objective = RDLObjective(teacher, {"pool3": "pool1"})
-    with pytest.raises(ValueError, match=r"layer 'pool3' is not in the network; did you mean 'pool\d'\? it has: conv1, "):
+    with pytest.raises(
+        ValueError, match=r"layer 'pool3' is not in the network; did you mean 'pool\d'\? it has: conv1, "
+    ):
         fit(student, Stage(objective), train)
 
 
 def test_labels_missing(student, fit, train):
     unlabelled = train._replace(labels=None)
-    with pytest.raises(ValueError, match=r"the task needs labels; these stimuli have none \(set task_weight=0 to train"):
+    with pytest.raises(
+        ValueError, match=r"the task needs labels; these stimuli have none \(set task_weight=0 to train"
+    ):
         fit(student, Stage(), unlabelled)
     with pytest.raises(ValueError, match="deep supervision needs labels; these stimuli have none"):
         fit(student, Stage(DeepSupervision(["pool1"]), task_weight=0), unlabelled)
@@ -137,7 +141,9 @@ def test_no_class_scores(fit, train):
         (nn.Sequential(nn.Conv2d(1, 3, 3)), r"\(16, 3, 6, 6\)"),
         (nn.Sequential(nn.Flatten(0)), r"\(1024,\)"),
     ):
-        with pytest.raises(ValueError, match=rf"needs class scores \(n_stimuli, n_classes\) from the student; it gives {shape}"):
+        with pytest.raises(
+            ValueError, match=rf"needs class scores \(n_stimuli, n_classes\) from the student; it gives {shape}"
+        ):
             fit(network, Stage(DeepSupervision(["0"])), train)
 
 
@@ -159,7 +165,9 @@ def test_nothing_to_train(student, fit, train):
 
 
 def test_two_objectives_of_a_kind_on_one_layer(student, teacher, fit, train, rdl):
-    with pytest.raises(ValueError, match=r"two objectives give a term 'rdl/fc'; map each student layer in one objective"):
+    with pytest.raises(
+        ValueError, match=r"two objectives give a term 'rdl/fc'; map each student layer in one objective"
+    ):
         fit(student, Stage([rdl, RDLObjective(teacher, {"fc": "pool2"})]), train)
 
 
