@@ -148,13 +148,17 @@ def machine() -> str:
     )
 
 
+def rounded(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def table(title: str, rows: dict[str, dict[str, float]], unit: str) -> str:
     """Every way's figure in `unit`, and how many times ours (euclidean) the others take."""
     ratios = [f"{peer} / euclidean" for peer in PEERS]
     lines = [f"| {title} | " + " | ".join([*OURS, *PEERS, *ratios]) + " |", "|---" * (1 + len(OURS) + 4) + "|"]
     for what, found in rows.items():
-        cells = [f"{found[name]:.3g} {unit}" if name in found else "–" for name in [*OURS, *PEERS]]
-        cells += [f"{found[peer] / found['euclidean']:.2g}" for peer in PEERS]
+        cells = [f"{rounded(found[name])} {unit}" if name in found else "–" for name in [*OURS, *PEERS]]
+        cells += [f"{found[peer] / found['euclidean']:.1f}" for peer in PEERS]
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -55,7 +55,7 @@ def main() -> None:
     }
     running = {name: Trainer(MnistCNN(), stage, accelerator="cpu").fit(stimuli) for name, stage in trained.items()}
     seconds: dict[str, list[float]] = {"bare loop": [], **{name: [] for name in trained}}
-    for repeat in range(epochs):
+    for _ in range(epochs):
         seconds["bare loop"].append(bare_epoch(bare, optimizer, stimuli, 100))
         for name, records in running.items():
             seconds[name].append(next(records).timing["seconds"])

@@ -174,7 +174,8 @@ class _SquaredDistances(torch.autograd.Function):
                 squared = (norm.index_select(0, i) + norm.index_select(0, j)).sub_(product, alpha=2).clamp_(min=0)
                 ctx.save_for_backward(centred, i, j)
             else:
-                squared = torch.cat([d.square_().sum(1) for _, d in _differences(patterns, i, j)])
+                norms = [torch.linalg.vector_norm(d, dim=1) for _, d in _differences(patterns, i, j)]
+                squared = torch.cat(norms).square_()
                 ctx.save_for_backward(patterns, i, j)
         return squared
 
@@ -200,8 +201,8 @@ class _SquaredDistances(torch.autograd.Function):
 
 
 def _differences(patterns: Tensor, i: Tensor, j: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """x_i - x_j for some pairs at a time: a quarter of what the patterns hold, or 1 MiB where that is more."""
-    n_values = max(1 << 18, patterns.numel() // 4)
+    """x_i - x_j for some pairs at a time: half of what the patterns hold, or 1 MiB where that is more."""
+    n_values = max(1 << 18, patterns.numel() // 2)
     size = max(1, n_values // max(1, patterns.shape[1]))
     for start in range(0, max(1, len(i)), size):
         part = slice(start, start + size)

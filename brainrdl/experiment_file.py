@@ -19,6 +19,8 @@ from brainrdl.objectives.methods import METHODS
 from brainrdl.schedule import Schedule, constant, halving, linear_decay, warm_up
 from brainrdl.settings import read_yaml, validate
 
+_FOLDER_NAME = r"\w[\w.+-]*"
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -143,11 +145,18 @@ class Experiment(_Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError("seeds must be different numbers >= 0")
+        if not re.fullmatch(_FOLDER_NAME, self.name):
+            raise ValueError(f"name '{self.name}' cannot be a folder's name; use letters, digits, _ . + -")
+        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0 or max(self.seeds) >= 2**31:
+            raise ValueError("seeds must be different numbers from 0 to 2147483647")
         for label, method in self.methods.items():
-            if not re.fullmatch(r"\w[\w.+-]*", label) or label in ("teacher", "report"):
+            if not re.fullmatch(_FOLDER_NAME, label) or label in ("teacher", "report"):
                 raise ValueError(f"method '{label}' cannot be a folder's name; use letters, digits, _ . + -")
+            training = {**self.training.model_dump(), **method.training}
+            if not self.data.validation and (training["keep"] == "best" or training["patience"] is not None):
+                raise ValueError(
+                    f"keep 'best' and patience (method '{label}') need validation images: data.validation > 0"
+                )
             if method.needs_teacher and self.teacher is None:
                 raise ValueError(f"method '{label}' needs a teacher; add one, or leave the method out")
             if method.data == "deformed" and (self.teacher is None or self.teacher.deformed is None):

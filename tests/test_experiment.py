@@ -231,6 +231,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, mon
         ({"teacher": None}, "needs a teacher"),
         ({"teacher.weights": "nowhere.safetensors"}, "either weights .* or training"),
         ({"seeds": [0, 0]}, "seeds must be different"),
+        ({"seeds": [2**40]}, "seeds must be different numbers from 0 to"),
+        ({"name": "../elsewhere"}, "name '../elsewhere' cannot be a folder's name"),
+        ({"data.validation": 0, "training.keep": "best"}, "need validation images: data.validation > 0"),
         ({"analysis.n_per_class": 1000}, "n_per_class: 1000 test images"),
         ({"methods.baseline": {"training": {"epoch": 1}}}, r"methods.baseline.training.epoch: unknown key; did you"),
         ({"methods": {}}, "methods: expected at least one"),
@@ -282,7 +285,7 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path, room):
     done = subprocess.run([sys.executable, "-c", limited, str(room), *words], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "make room" in done.stderr
-    assert not [path for path in out.rglob("*draft*")]
+    assert not list(out.rglob("*draft*"))
     again = call(*words, "--resume")
     assert again.exit_code == 0, again.output
 
