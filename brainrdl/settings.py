@@ -19,9 +19,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if (key.tag, key.value) in seen:
+            told = (key.tag, str(key.value))
+            if told in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
-            seen.add((key.tag, str(key.value)))
+            seen.add(told)
         return super().construct_mapping(node, deep)
 
 

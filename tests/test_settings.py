@@ -101,6 +101,7 @@ def test_where_the_settings_stand():
         ("just words", "expected 'key: value' lines, got a str"),
         ("a: 1\n  b: 2\n", "not valid YAML in line 2: mapping values are not allowed here; check indentation"),
         ("a: 'open\n", "not valid YAML in line 2: found unexpected end of stream"),
+        ("? [a, b]\n: 1\n", "not valid YAML in line 1: found unhashable key"),
         ("a: 1\nb: 2\na: 3\n", "not valid YAML in line 3: 'a' stands twice; check"),
         ("x:\n  a: {c: 1, c: 2}\n", "not valid YAML in line 2: 'c' stands twice; check"),
     ],

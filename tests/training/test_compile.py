@@ -59,8 +59,8 @@ def test_stages_and_evaluations_that_record_other_layers(tracing_only, make_net,
             return {"recorded": len(patterns)}
 
     stages = [
-        Stage(Hints(teacher, {"pool1": "pool1"}), task_weight=0, name="hints"),
-        Stage(RDLObjective(teacher, {"pool1": "pool1", "fc": "fc"}, pairs=30), name="rdl"),
+        Stage(RDLObjective(teacher, {"pool1": "pool1"}, pairs=30), name="one layer"),
+        Stage(RDLObjective(teacher, {"pool1": "pool1", "fc": "fc"}, pairs=30), name="two layers"),
     ]
     student = make_net(0)
     even = train.subset(torch.arange(48))
