@@ -43,8 +43,21 @@ class Draw(NamedTuple):
 def torch_seeded(seed: int) -> Iterator[None]:
     """Seed torch inside the block; the caller's random state is back afterwards, on CPU and CUDA."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         yield
+
+
+def seed_torch(seed: int) -> None:
+    """Seed what torch draws from in this process.
+
+    `torch.manual_seed` also queues a call, with a stack trace, for every kind of device that is not in use: some
+    milliseconds, and a queue that grows with every training step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def from_torch() -> np.random.Generator:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainrdl.layers import evaluating, record_layers
+from brainrdl.layers import Patterns, evaluating, record_layers
 from brainrdl.objectives.base import Objective, Stage, at_least_float32
 from brainrdl.randomness import Draw
 from brainrdl.sources.network import NetworkTeacher
@@ -35,7 +35,7 @@ class StageModule(nn.Module):
         student: nn.Module,
         preprocess: Callable[[Tensor], Tensor] | None,
         objectives: tuple[Objective, ...],
-        patterns: Mapping[str, Tensor],
+        patterns: Patterns,
         with_task: bool,
     ) -> None:
         super().__init__()
@@ -81,6 +81,7 @@ class StageModule(nn.Module):
     def run_student(self, batch: Stimuli) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's output and what its recorded layers gave."""
         images = batch.images if self.preprocess is None else self.preprocess(batch.images)
+        self._patterns.clear()  # what a compiled student would not record must be missed, not taken from the last batch
         output = self.run(images)
         return output, _Recorded(self._patterns)
 
@@ -118,6 +119,7 @@ def stage_module(
             raise ValueError("student and teacher share weights, so the teacher would change; give the teacher a copy")
     layers = dict.fromkeys(layer for objective in stage.objectives for layer in objective.layers)
     with record_layers(student, layers) as patterns:
+        assert isinstance(patterns, Patterns)
         yield StageModule(student, preprocess, stage.objectives, patterns, stage.task_weight != 0)
 
 

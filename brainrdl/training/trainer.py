@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from brainrdl.layers import evaluating
 from brainrdl.models.inference import predict
 from brainrdl.objectives.base import Stage
-from brainrdl.randomness import Draw, torch_seeded
+from brainrdl.randomness import Draw, seed_torch, torch_seeded
 from brainrdl.runs import first_difference
 from brainrdl.sources.network import check_finite
 from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli
@@ -305,7 +305,7 @@ class Trainer:
                 if stage.task_weight != 0:
                     check_classes(leading.largest_label, module.n_classes)
                 now = draw._replace(step=step, rank=self.fabric.global_rank)
-                torch.manual_seed(now.torch_seed("network"))
+                seed_torch(now.torch_seed("network"))
                 terms = wrapped(
                     batch if leading is task else None,
                     batch if leading is stimuli else (None if beside is None else next(beside)),

@@ -50,7 +50,7 @@ def test_every_method(
     assert rows[0].keys() == expected[0].keys()
 
 
-def test_stages_and_evaluations_that_record_other_layers(tracing_only, make_net, teacher, train, fit):
+def test_stages_and_evaluations_that_record_other_layers(tracing_only, make_net, teacher, train, fit, snapshot):
     """A compiled network knows the hooks it was compiled with; each stage and each evaluation has its own."""
 
     def evaluate(network, epoch):
@@ -62,9 +62,12 @@ def test_stages_and_evaluations_that_record_other_layers(tracing_only, make_net,
         Stage(RDLObjective(teacher, {"pool1": "pool1"}, pairs=30), name="one layer"),
         Stage(RDLObjective(teacher, {"pool1": "pool1", "fc": "fc"}, pairs=30), name="two layers"),
     ]
-    student = make_net(0)
+    student, plain = make_net(0, dropout=0), make_net(0, dropout=0)
     even = train.subset(torch.arange(48))
     rows = fit(student, stages, even, compile=True, evaluations={"mine": evaluate})
+    fit(plain, stages, even)
+    for name, value in snapshot(plain).items():
+        torch.testing.assert_close(snapshot(student)[name], value, rtol=1e-4, atol=1e-5)
     assert [row["recorded"] for row in rows] == [2, 2]
     assert {"rdl/pool1", "rdl/fc"} <= rows[1].keys()
     assert not hasattr(student, "_orig_mod")

@@ -84,6 +84,11 @@ plain = net(0, norm=nn.Identity, dropout=0)
 trainer = Trainer(plain, Stage(epochs=2, optimizer=sgd(0.1)), batch_size=16, fabric=fabric)
 list(trainer.fit(train.subset(torch.arange(48))))
 result["plain"] = dict(after=state(plain))
+objective = RDLObjective(NetworkTeacher(net(1), ["fc"]), {"fc": "fc"}, pairs=10)
+whole, drawn = objective.draw_pairs, []
+objective.draw_pairs = lambda n, draw: drawn.append((draw, whole(n, draw))) or drawn[-1][1]
+list(Trainer(net(0), Stage(objective), batch_size=16, fabric=fabric).fit(train))
+result["pairs"] = [torch.stack(pairs).tolist() for draw, pairs in drawn[1:]]
 torch.save(result, here / f"rank-{fabric.global_rank}.pt")
 """
 
@@ -117,6 +122,14 @@ def test_every_image_counts_once(ranks):
     row = ranks[0]["baseline"]["history"][0]
     # 50 images in batches of 16, the last one of 2 left out: one image a process has no batch statistics.
     assert row["train_error"] * 48 == pytest.approx(round(row["train_error"] * 48))
+
+
+def test_each_process_draws_its_own_pairs(ranks):
+    first, second = (rank["pairs"] for rank in ranks)
+    assert len(first) == len(second) == 3
+    for one, other in zip(first, second, strict=True):
+        assert len(one[0]) == len(other[0]) == 10
+        assert one != other
 
 
 def test_two_processes_are_one(ranks, make_net, train, fit, snapshot):
