@@ -121,7 +121,7 @@ def check(
 
         path = Path(spec)
         a_file = path.suffix in (".yaml", ".yml") or path.exists()
-        keys = read_yaml(path) if a_file else {}
+        keys = read_yaml(path) if a_file and not path.is_dir() else {}
         if "methods" in keys or "student" in keys:
             typer.echo(_experiment_text(spec, allow_code))
             return

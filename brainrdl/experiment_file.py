@@ -59,10 +59,10 @@ class TrainingSettings(_Settings):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(0.05, gt=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     schedule: Literal["linear", "halving", "constant"] = "linear"
     halve_every: int = Field(25, ge=1)
-    warm_up: float = Field(0.0, ge=0)
+    warm_up: float = Field(0.0, ge=0, allow_inf_nan=False)
     clip: float | None = Field(None, gt=0)
     keep: Literal["last", "best"] = "last"
     patience: int | None = Field(None, ge=1)

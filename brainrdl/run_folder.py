@@ -59,6 +59,8 @@ def extended(out: Path, experiment: dict[str, Any]) -> dict[str, Any]:
     Raises ValueError where the folder holds another experiment, naming the setting that differs, or other things.
     """
     stored = out / EXPERIMENT
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, expected a folder; give another --out")
     if not stored.exists():
         if out.exists() and any(out.iterdir()):
             raise ValueError(f"{out} is not empty and holds no experiment of ours; give another --out")

@@ -75,7 +75,7 @@ class AlphaSettings(MethodSettings):
     supervision) or "constant". warm_up: over how many epochs alpha is reached.
     """
 
-    alpha: float = Field(1.0, ge=0, allow_inf_nan=False)
+    alpha: float = Field(1.0, ge=0, le=1e9, allow_inf_nan=False)
     decay: Literal["linear", "lee", "constant"] = "linear"
     warm_up: float = Field(0.0, ge=0, allow_inf_nan=False)
 

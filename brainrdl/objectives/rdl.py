@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import comb
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -24,7 +24,7 @@ from brainrdl.objectives.method import AlphaSettings, MethodContext
 from brainrdl.pairs import Pairs, all_pairs, sample_images, sample_pairs
 from brainrdl.randomness import Draw, from_torch
 from brainrdl.sources.base import TeacherRDMSource
-from brainrdl.stimuli import Stimuli
+from brainrdl.stimuli import Stimuli, Targets
 
 
 class RDLObjective(nn.Module):
@@ -98,7 +98,7 @@ class RDLObjective(nn.Module):
         """The terms of this batch, each with its weight; their sum is the auxiliary error."""
         n_stimuli = len(stimuli.ids)
         pairs = self.draw_pairs(n_stimuli, draw)
-        targets = self.teacher.targets(stimuli, pairs)
+        targets = self._targets(stimuli, pairs)
         pairs = pairs.to(stimuli.images.device)
         terms = {}
         for layer, names in self.mapping.items():
@@ -115,6 +115,23 @@ class RDLObjective(nn.Module):
                 term = f"rdl/{layer or 'output'}" + (f"/{name}" if len(names) > 1 else "")
                 terms[term] = weight * discrepancy(self.discrepancy, predicted, target, pairs, n_stimuli)
         return terms
+
+    def _targets(self, stimuli: Stimuli, pairs: Pairs) -> Mapping[str, Targets]:
+        """The teacher's answer. Raises ValueError where it is not what the protocol promises."""
+        answer = self.teacher.targets(stimuli, pairs)
+        for name in {name for names in self.mapping.values() for name in names}:
+            target = answer.get(name)
+            shapes = [
+                tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                for part in (target if isinstance(target, Targets) else (target,))
+                if part is not None
+            ]
+            if not isinstance(target, Targets) or any(shape != (len(pairs.i),) for shape in shapes):
+                raise ValueError(
+                    f"the teacher's targets for '{name}': expected Targets(values, weights) of {len(pairs.i)} numbers "
+                    f"each, got {type(target).__name__} {shapes}"
+                )
+        return answer
 
     def draw_pairs(self, n_stimuli: int, draw: Draw | None = None) -> Pairs:
         """The pairs of a batch; none where it has a single stimulus."""
@@ -185,7 +202,7 @@ class RDLSettings(AlphaSettings):
     """The task and, with weight alpha, the teacher's RDMs. The fields are those of `RDLObjective`."""
 
     method: Literal["rdl"] = "rdl"
-    layers: dict[str, str | dict[str, float]] = Field(min_length=1)
+    layers: dict[str, str | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]] = Field(min_length=1)
     pairs: int | None = Field(None, ge=1)
     images: int | None = Field(None, ge=2)
     dissimilarity: Literal["euclidean", "sqeuclidean", "correlation", "cosine"] = "euclidean"
