@@ -66,7 +66,7 @@ def run(
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Devices (or CPU processes) that share each batch.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines that share each batch.")] = 1,
-    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed, 16-mixed, …")] = None,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
     seeds: Annotated[str | None, typer.Option(help="Instead of the file's, such as 0,1,2.")] = None,
     methods: Annotated[str | None, typer.Option(help="Only these of the file, such as baseline,rdl.")] = None,

@@ -51,7 +51,7 @@ class TrainingSettings(_Settings):
     schedule: of the learning rate: "linear" to zero, "halving" every `halve_every` epochs, or "constant"; reached
     over `warm_up` epochs. clip: largest norm of the gradient. keep: "last", or "best" by validation error.
     patience: stop after so many epochs without a lower validation error; null = never. precision: as in Lightning
-    Fabric ("32-true", "bf16-mixed", …). compile: torch.compile.
+    Fabric: "32-true", "bf16-mixed" or "16-mixed". compile: torch.compile.
     """
 
     epochs: int = Field(ge=1)
