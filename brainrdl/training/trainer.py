@@ -241,11 +241,11 @@ class Trainer:
                     torch.compiler.reset()  # what was compiled for an earlier stage knows only that stage's hooks
                     module.run = torch.compile(lambda images: self.student(images))
                 wrapped, fabric_optimizer = self.fabric.setup(module, optimizer, _reapply_compile=False)
-                epoch = 0
+                n_done = 0
                 if start is not None:
                     self._go_on(start, module, optimizer)
-                    epoch = start["epoch"] - first
-                for epoch in range(epoch, stage.epochs):  # noqa: B020
+                    n_done = start["epoch"] - first
+                for epoch in range(n_done, stage.epochs):
                     factor = stage.learning_rate(epoch, stage.epochs)
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * factor
