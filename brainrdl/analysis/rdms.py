@@ -1,24 +1,23 @@
-"""RDMs of networks, of pixels and of labels, as rsatoolbox objects, and their files."""
+"""RDMs of networks, of pixels and of labels, as rsatoolbox objects."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from brainrdl.dissimilarity import check_dissimilarity, pair_dissimilarities
 from brainrdl.layers import as_patterns, evaluating, record_layers
 from brainrdl.pairs import all_pairs
-from brainrdl.runs import write_bytes
+from brainrdl.rdms import join_rdms, load_rdms, save_rdms
 from brainrdl.stimuli import Stimuli, check_stimuli
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
+
+__all__ = ["join_rdms", "label_rdm", "load_rdms", "network_rdms", "pixel_rdm", "save_rdms"]
 
 SOFTMAX = "softmax"
 
@@ -70,71 +69,6 @@ def label_rdm(stimuli: Stimuli, class_names: Sequence[str] | None = None) -> RDM
     labels = stimuli.labels.cpu()
     different = (labels[i] != labels[j]).double()
     return _rdms({"labels": different}, stimuli, "label", "labels", None, None, class_names)
-
-
-def join_rdms(parts: Sequence[RDMs]) -> RDMs:
-    """All RDMs of `parts` in one object, joined by the pattern descriptor `stimulus`, never by position.
-
-    The measure is the common one, None where the parts' differ (pixels and labels). Descriptors of RDMs
-    and stimuli are those that every part has. Raises ValueError where the parts' stimuli differ.
-    """
-    from rsatoolbox.rdm import RDMs
-
-    first = parts[0]
-    order = [str(stimulus) for stimulus in _stimulus_ids(first)]
-    vectors = []
-    for part in parts:
-        row = {str(stimulus): k for k, stimulus in enumerate(_stimulus_ids(part))}
-        if row.keys() != set(order):
-            differing = sorted(row.keys() ^ set(order))
-            raise ValueError(
-                f"RDMs to be joined are not over the same stimuli: {len(differing)} differ, the first is "
-                f"'{differing[0]}'; compute them for one set of stimuli"
-            )
-        rows = np.array([row[stimulus] for stimulus in order])
-        i, j = np.triu_indices(len(rows), 1)
-        vectors.append(part.get_matrices()[:, rows[i], rows[j]])
-    names = [name for name in first.rdm_descriptors if all(name in part.rdm_descriptors for part in parts)]
-    measures = {part.dissimilarity_measure for part in parts}
-    return RDMs(
-        np.concatenate(vectors),
-        dissimilarity_measure=measures.pop() if len(measures) == 1 else None,
-        rdm_descriptors={
-            name: [value for part in parts for value in part.rdm_descriptors[name]] for name in names if name != "index"
-        },
-        pattern_descriptors={name: list(values) for name, values in first.pattern_descriptors.items()},
-    )
-
-
-def save_rdms(rdms: RDMs, path: str | Path) -> None:
-    """Write rsatoolbox's HDF5, which `rsatoolbox.rdm.load_rdm` reads; an existing file is replaced."""
-    from rsatoolbox.rdm import RDMs
-
-    storable = RDMs(
-        rdms.dissimilarities,
-        rdms.dissimilarity_measure,
-        rdms.descriptors,
-        {name: _storable(values) for name, values in rdms.rdm_descriptors.items()},
-        {name: _storable(values) for name, values in rdms.pattern_descriptors.items()},
-    )
-    buffer = io.BytesIO()
-    storable.save(buffer, file_type="hdf5")
-    write_bytes(Path(path), buffer.getvalue())
-
-
-def load_rdms(path: str | Path) -> RDMs:
-    """Read RDMs from rsatoolbox's HDF5; ValueError where the file is missing or is something else."""
-    from rsatoolbox.rdm import load_rdm
-
-    if not Path(path).is_file():
-        raise ValueError(f"RDM file '{path}' is not there")
-    try:
-        return load_rdm(str(path), file_type="hdf5")
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ValueError(
-            f"'{path}' is not an RDM file of rsatoolbox (HDF5): {str(error).splitlines()[0]}; "
-            "write it with rsatoolbox's RDMs.save(..., file_type='hdf5')"
-        ) from error
 
 
 def _check(stimuli: Stimuli) -> None:
@@ -242,21 +176,3 @@ def _stimulus_descriptors(stimuli: Stimuli, class_names: Sequence[str] | None) -
         descriptors["label"] = labels
         descriptors["category"] = [str(k) if class_names is None else class_names[k] for k in labels]
     return descriptors
-
-
-def _stimulus_ids(rdms: RDMs) -> Sequence[object]:
-    if "stimulus" not in rdms.pattern_descriptors:
-        raise ValueError(
-            "RDMs to be joined need the pattern descriptor 'stimulus'; these have "
-            + ", ".join(rdms.pattern_descriptors)
-        )
-    ids: Sequence[object] = rdms.pattern_descriptors["stimulus"]
-    return ids
-
-
-def _storable(values: Iterable[object]) -> Sequence[object]:
-    """rsatoolbox writes lists of text as ASCII; a tuple it writes as an attribute, which holds any character."""
-    values = list(values)
-    if any(isinstance(value, str) and not value.isascii() for value in values):
-        return tuple(str(value) for value in values)
-    return values

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from rsatoolbox.data import Dataset
-from rsatoolbox.rdm import RDMs, calc_rdm, get_categorical_rdm, load_rdm
+from rsatoolbox.rdm import calc_rdm, get_categorical_rdm
 from scipy.spatial.distance import pdist
 from torch import nn
 
-from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
+from brainrdl.analysis.rdms import label_rdm, network_rdms, pixel_rdm
 from brainrdl.layers import record_layers
 from brainrdl.stimuli import Stimuli
 
@@ -167,83 +167,3 @@ def test_patterns_that_are_not_finite_are_refused_by_layer_and_stimulus(network,
         network[3].bias[1] = torch.nan
     with pytest.raises(ValueError, match=r"layer '3' gives NaN or infinite values for 12 of 12 stimuli, .* 'img0'"):
         network_rdms(network, ["0", "3"], stimuli)
-
-
-# joining
-
-
-def test_rdms_are_joined_by_stimulus_id(network, stimuli):
-    rows = torch.from_numpy(np.random.default_rng(0).permutation(12))
-    direct = network_rdms(network, ["0", ""], stimuli, name="rdl")
-    joined = join_rdms([pixel_rdm(stimuli), network_rdms(network, ["0", ""], stimuli.subset(rows), name="rdl")])
-    np.testing.assert_allclose(joined.dissimilarities[1:], direct.dissimilarities, rtol=1e-9)
-    assert joined.rdm_descriptors["network"] == ["pixels", "rdl", "rdl"]
-    assert joined.pattern_descriptors["stimulus"] == list(stimuli.ids)
-    assert joined.dissimilarity_measure == "euclidean"
-
-
-def test_joining_different_measures_names_none(stimuli):
-    joined = join_rdms([pixel_rdm(stimuli), label_rdm(stimuli)])
-    assert joined.dissimilarity_measure is None
-    assert joined.rdm_descriptors["layer"] == ["pixels", "labels"]
-
-
-def test_joining_different_stimuli_is_refused(stimuli):
-    other = stimuli._replace(ids=(*stimuli.ids[:-1], "new"))
-    with pytest.raises(ValueError, match="not over the same stimuli: 2 differ, the first is 'img11'"):
-        join_rdms([pixel_rdm(stimuli), pixel_rdm(other)])
-    with pytest.raises(ValueError, match="need the pattern descriptor 'stimulus'; these have index"):
-        join_rdms([RDMs(np.ones(3))])
-
-
-# files
-
-
-@pytest.mark.parametrize("names", [["cat", "dog", "owl"], ["Käfer", "犬", "owl"]])
-def test_a_file_holds_the_rdms_and_rsatoolbox_reads_it(network, stimuli, tmp_path, names):
-    rdms = network_rdms(network, ["0", ""], stimuli, name="rdl", epoch=3, class_names=names)
-    save_rdms(rdms, tmp_path / "rdms.h5")
-    for again in (load_rdms(tmp_path / "rdms.h5"), load_rdm(str(tmp_path / "rdms.h5"))):
-        np.testing.assert_array_equal(again.dissimilarities, rdms.dissimilarities)
-        assert again.dissimilarity_measure == "euclidean"
-        for kind in ("rdm_descriptors", "pattern_descriptors"):
-            for name, values in getattr(rdms, kind).items():
-                assert list(getattr(again, kind)[name]) == values, name
-    assert [path.name for path in tmp_path.iterdir()] == ["rdms.h5"]
-
-
-def test_a_joined_file_without_a_measure_can_be_read(stimuli, tmp_path):
-    save_rdms(join_rdms([pixel_rdm(stimuli), label_rdm(stimuli)]), tmp_path / "references.h5")
-    assert load_rdms(tmp_path / "references.h5").dissimilarity_measure is None
-
-
-def test_equal_rdms_give_equal_files_and_replace_older_ones(stimuli, tmp_path):
-    save_rdms(label_rdm(stimuli), tmp_path / "a.h5")
-    save_rdms(pixel_rdm(stimuli), tmp_path / "a.h5")
-    save_rdms(pixel_rdm(stimuli), tmp_path / "b.h5")
-    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
-
-
-def test_a_write_that_fails_leaves_the_older_file(stimuli, tmp_path):
-    save_rdms(pixel_rdm(stimuli), tmp_path / "a.h5")
-    before = (tmp_path / "a.h5").read_bytes()
-    broken = pixel_rdm(stimuli)
-    broken.descriptors["not storable"] = object()
-    with pytest.raises(TypeError):
-        save_rdms(broken, tmp_path / "a.h5")
-    assert (tmp_path / "a.h5").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
-
-
-def test_a_file_that_is_missing_or_something_else_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"RDM file '.*absent.h5' is not there"):
-        load_rdms(tmp_path / "absent.h5")
-    (tmp_path / "text.h5").write_text("not HDF5")
-    with pytest.raises(ValueError, match=r"text.h5' is not an RDM file of rsatoolbox \(HDF5\)"):
-        load_rdms(tmp_path / "text.h5")
-    import h5py
-
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["something"] = np.ones(3)
-    with pytest.raises(ValueError, match=r"other.h5' is not an RDM file of rsatoolbox \(HDF5\): 'dissimilarities'"):
-        load_rdms(tmp_path / "other.h5")

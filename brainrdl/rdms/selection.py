@@ -1,0 +1,236 @@
+"""RDMs chosen, averaged, joined and cut to stimuli: by descriptor and by id, never by position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from brainrdl.stimuli import check_unique
+
+if TYPE_CHECKING:
+    from rsatoolbox.rdm import RDMs
+
+Rescale = Literal["evidence", "setsize", "simple"]
+_RESCALE = ("evidence", "setsize", "simple")
+# What says how an RDM came about rather than what it is of.
+_BOOKKEEPING = ("index", "n_averaged")
+
+
+def stimulus_ids(rdms: RDMs, descriptor: str = "stimulus") -> tuple[str, ...]:
+    """The stimuli of the RDMs, in their order: a pattern descriptor as text.
+
+    Raises ValueError where there is no such descriptor, or an id stands twice.
+    """
+    if descriptor not in rdms.pattern_descriptors:
+        raise ValueError(
+            f"RDMs need the pattern descriptor '{descriptor}'; these have {', '.join(rdms.pattern_descriptors)}"
+        )
+    ids = tuple(str(stimulus) for stimulus in rdms.pattern_descriptors[descriptor])
+    check_unique(ids, f"pattern descriptor '{descriptor}'")
+    return ids
+
+
+def select_rdms(rdms: RDMs, **descriptors: object) -> RDMs:
+    """The RDMs whose descriptors have these values, in their order: `select_rdms(rdms, roi="IT", subject=[...])`.
+
+    A value is compared as text; of several values each must be there. Raises ValueError, naming what there is, for
+    a descriptor or a value that no RDM has.
+    """
+    chosen = np.ones(rdms.n_rdm, dtype=bool)
+    for name, wanted in descriptors.items():
+        values = rdm_descriptor(rdms, name)
+        known = set(values)
+        if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+            wanted = [wanted]
+        accepted = [str(value) for value in wanted]
+        for value in accepted:
+            if value not in known:
+                raise ValueError(f"no RDM has {name} '{value}'; there are: {', '.join(dict.fromkeys(values))}")
+        chosen &= [value in accepted for value in values]
+    if not chosen.any():
+        asked = ", ".join(f"{name}={wanted}" for name, wanted in descriptors.items())
+        raise ValueError(f"no RDM has all of {asked}; each is there, but not together")
+    return _take(rdms, np.flatnonzero(chosen))
+
+
+def average_rdms(rdms: RDMs, over: str | Sequence[str] = "subject", rescale: Rescale | None = None) -> RDMs:
+    """The mean over descriptors such as subject and session; RDMs that differ in any other descriptor stay apart.
+
+    NaN (not measured) is left out of the mean; a pair that no RDM measured stays NaN. over: the descriptors to
+    average over; they are gone afterwards, and `n_averaged` says how many RDMs went into each mean.
+    rescale: bring the RDMs of each mean to one scale first, by `rsatoolbox.rdm.combine.rescale`, and weigh them as it
+    says: for measures whose unit differs between subjects. The result has no unit (its root sum of squares is about 1)
+    and its measure is called "rescaled ...".
+    Raises ValueError for unknown descriptors or rescaling, and where other descriptors keep all RDMs apart.
+    """
+    from rsatoolbox.rdm import RDMs
+
+    over = [over] if isinstance(over, str) else list(over)
+    if not over:
+        raise ValueError("average over at least one descriptor, such as 'subject'")
+    if rescale is not None and rescale not in _RESCALE:
+        raise ValueError(f"unknown rescaling '{rescale}'; expected one of {', '.join(_RESCALE)}")
+    varying = {name for name in over if len(set(rdm_descriptor(rdms, name))) > 1}
+    kept = [name for name in rdms.rdm_descriptors if name not in (*over, *_BOOKKEEPING)]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for k in range(rdms.n_rdm):
+        groups.setdefault(tuple(str(rdms.rdm_descriptors[name][k]) for name in kept), []).append(k)
+    if varying and len(groups) == rdms.n_rdm:
+        apart = [name for name in kept if len(set(rdm_descriptor(rdms, name))) > 1]
+        raise ValueError(
+            f"averaging over {', '.join(over)} leaves all {rdms.n_rdm} RDMs as they are: they differ in "
+            f"{', '.join(apart)}, too; average over that as well, or take it away"
+        )
+    firsts = [rows[0] for rows in groups.values()]
+    measure = rdms.dissimilarity_measure
+    return RDMs(
+        np.stack([_mean(rdms.dissimilarities[rows], rescale) for rows in groups.values()]),
+        dissimilarity_measure=f"rescaled {measure}" if rescale and measure else measure,
+        descriptors=dict(rdms.descriptors),
+        rdm_descriptors={
+            **{name: [rdms.rdm_descriptors[name][k] for k in firsts] for name in kept},
+            "n_averaged": [len(rows) for rows in groups.values()],
+        },
+        pattern_descriptors=_without_index(rdms.pattern_descriptors),
+    )
+
+
+def subset_stimuli(rdms: RDMs, ids: Sequence[str], descriptor: str = "stimulus") -> RDMs:
+    """The RDMs over these stimuli alone, in the order of `ids`.
+
+    ids: values of the pattern descriptor, all different. Raises ValueError for one they do not have.
+    """
+    from rsatoolbox.rdm import RDMs
+
+    known = stimulus_ids(rdms, descriptor)
+    check_unique(ids, "stimuli to keep")
+    row = {stimulus: k for k, stimulus in enumerate(known)}
+    missing = [stimulus for stimulus in ids if stimulus not in row]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(ids)} stimuli are not in the RDMs, the first is '{missing[0]}'; "
+            + (explain_missing(missing, known) or "ask for those that are")
+        )
+    rows = np.array([row[stimulus] for stimulus in ids], dtype=np.int64)
+    i, j = np.triu_indices(len(rows), 1)
+    low, high = np.minimum(rows[i], rows[j]), np.maximum(rows[i], rows[j])
+    return RDMs(
+        rdms.dissimilarities[:, low * (2 * len(known) - low - 1) // 2 + high - low - 1],
+        dissimilarity_measure=rdms.dissimilarity_measure,
+        descriptors=dict(rdms.descriptors),
+        rdm_descriptors=_without_index(rdms.rdm_descriptors),
+        pattern_descriptors={
+            name: [values[k] for k in rows] for name, values in _without_index(rdms.pattern_descriptors).items()
+        },
+    )
+
+
+def join_rdms(parts: Sequence[RDMs]) -> RDMs:
+    """All RDMs of `parts` in one object, joined by the pattern descriptor `stimulus`, never by position.
+
+    The measure is the common one, None where the parts' differ (pixels and labels). Descriptors of RDMs
+    and stimuli are those that every part has. Raises ValueError where the parts' stimuli differ.
+    """
+    from rsatoolbox.rdm import RDMs
+
+    first = parts[0]
+    order = stimulus_ids(first)
+    vectors = []
+    for part in parts:
+        if differing := sorted(set(stimulus_ids(part)) ^ set(order)):
+            raise ValueError(
+                f"RDMs to be joined are not over the same stimuli: {len(differing)} differ, the first is "
+                f"'{differing[0]}'; compute them for one set of stimuli"
+            )
+        vectors.append(subset_stimuli(part, order).dissimilarities)
+    names = [name for name in first.rdm_descriptors if all(name in part.rdm_descriptors for part in parts)]
+    measures = {part.dissimilarity_measure for part in parts}
+    return RDMs(
+        np.concatenate(vectors),
+        dissimilarity_measure=measures.pop() if len(measures) == 1 else None,
+        rdm_descriptors={
+            name: [value for part in parts for value in part.rdm_descriptors[name]] for name in names if name != "index"
+        },
+        pattern_descriptors={name: list(values) for name, values in first.pattern_descriptors.items()},
+    )
+
+
+def explain_missing(wanted: Iterable[str], known: Iterable[str]) -> str:
+    """Which ids would match if they were written alike, in a sentence; "" where none would.
+
+    wanted: ids that were looked for, known: those there are. For messages: nothing is ever matched so.
+    """
+    known = set(known)
+    missing = [stimulus for stimulus in wanted if stimulus not in known]
+    for change, written_alike in _SPELLINGS.items():
+        alike = {written_alike(stimulus): stimulus for stimulus in known}
+        matching = [(stimulus, alike[key]) for stimulus in missing if (key := written_alike(stimulus)) in alike]
+        if matching:
+            first, other = matching[0]
+            return (
+                f"{len(matching)} would match after {change}, the first is '{first}' for '{other}'; "
+                "ids are not guessed: write them alike"
+            )
+    return ""
+
+
+def rdm_descriptor(rdms: RDMs, name: str) -> list[str]:
+    """A descriptor of the RDMs as text. Raises ValueError, naming those there are, where there is no such."""
+    if name not in rdms.rdm_descriptors:
+        raise ValueError(f"the RDMs have no descriptor '{name}'; they have: {', '.join(rdms.rdm_descriptors)}")
+    return [str(value) for value in rdms.rdm_descriptors[name]]
+
+
+def _take(rdms: RDMs, rows: np.ndarray) -> RDMs:
+    """The RDMs at `rows`, in that order, counted anew."""
+    from rsatoolbox.rdm import RDMs
+
+    return RDMs(
+        rdms.dissimilarities[rows],
+        dissimilarity_measure=rdms.dissimilarity_measure,
+        descriptors=dict(rdms.descriptors),
+        rdm_descriptors={
+            name: [values[k] for k in rows] for name, values in _without_index(rdms.rdm_descriptors).items()
+        },
+        pattern_descriptors=_without_index(rdms.pattern_descriptors),
+    )
+
+
+def _mean(vectors: np.ndarray, rescale: Rescale | None) -> np.ndarray:
+    """(n_pairs,): the mean over the rows of what was measured."""
+    vectors = vectors.astype(np.float64)
+    weights = np.ones_like(vectors)
+    if rescale is not None and not np.isnan(vectors).all():
+        from rsatoolbox.rdm import RDMs
+        from rsatoolbox.rdm.combine import rescale as rescaled
+
+        with np.errstate(invalid="ignore", divide="ignore"):  # pairs that none of them measured
+            scaled = rescaled(RDMs(vectors), method=rescale)
+        vectors, weights = scaled.dissimilarities, scaled.rdm_descriptors["rescalingWeights"]
+    measured = ~np.isnan(vectors)
+    total = np.where(measured, weights, 0).sum(0)
+    weighted = np.where(measured, vectors * weights, 0).sum(0)
+    mean: np.ndarray = np.divide(weighted, total, out=np.full_like(weighted, np.nan), where=total > 0)
+    return mean
+
+
+def _without_index(descriptors: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """A copy without rsatoolbox's count, which it makes anew."""
+    return {name: list(values) for name, values in descriptors.items() if name != "index"}
+
+
+def _without_suffix(stimulus: str) -> str:
+    return stimulus.removesuffix(PurePath(stimulus.strip()).suffix)
+
+
+_SPELLINGS: dict[str, Callable[[str], str]] = {
+    "trimming whitespace": str.strip,
+    "changing case": str.casefold,
+    "dropping a file suffix": _without_suffix,
+    "trimming whitespace, changing case and dropping a file suffix": lambda stimulus: _without_suffix(
+        stimulus.strip()
+    ).casefold(),
+}
