@@ -17,17 +17,29 @@ if TYPE_CHECKING:
     from brainrdl.objectives.base import Stage
     from brainrdl.pairs import Pairs, sample_pairs
     from brainrdl.schedule import constant, lee_decay, linear_decay, warm_up
-    from brainrdl.sources import NetworkTeacher
+    from brainrdl.sources import (
+        CombinedTeacher,
+        MeasuredPatterns,
+        MeasuredRDMs,
+        NetworkTeacher,
+        PatternTable,
+        make_control,
+        reliability_weights,
+    )
     from brainrdl.sources.base import TeacherRDMSource
     from brainrdl.stimuli import Stimuli, Targets
     from brainrdl.training import Trainer
 
 __all__ = [
+    "CombinedTeacher",
     "DeepSupervision",
     "Distillation",
     "Hints",
+    "MeasuredPatterns",
+    "MeasuredRDMs",
     "NetworkTeacher",
     "Pairs",
+    "PatternTable",
     "RDLObjective",
     "Stage",
     "Stimuli",
@@ -37,19 +49,25 @@ __all__ = [
     "constant",
     "lee_decay",
     "linear_decay",
+    "make_control",
     "pair_dissimilarities",
     "record_layers",
+    "reliability_weights",
     "sample_pairs",
     "warm_up",
 ]
 
 # public name -> the module it is loaded from
 _MODULES = {
+    "CombinedTeacher": "brainrdl.sources",
     "DeepSupervision": "brainrdl.objectives",
     "Distillation": "brainrdl.objectives",
     "Hints": "brainrdl.objectives",
+    "MeasuredPatterns": "brainrdl.sources",
+    "MeasuredRDMs": "brainrdl.sources",
     "NetworkTeacher": "brainrdl.sources",
     "Pairs": "brainrdl.pairs",
+    "PatternTable": "brainrdl.sources",
     "RDLObjective": "brainrdl.objectives",
     "Stage": "brainrdl.objectives.base",
     "Stimuli": "brainrdl.stimuli",
@@ -59,8 +77,10 @@ _MODULES = {
     "constant": "brainrdl.schedule",
     "lee_decay": "brainrdl.schedule",
     "linear_decay": "brainrdl.schedule",
+    "make_control": "brainrdl.sources",
     "pair_dissimilarities": "brainrdl.dissimilarity",
     "record_layers": "brainrdl.layers",
+    "reliability_weights": "brainrdl.sources",
     "sample_pairs": "brainrdl.pairs",
     "warm_up": "brainrdl.schedule",
 }

@@ -35,7 +35,7 @@ def test_the_table_of_names_is_complete():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(AttributeError, match="module 'brainrdl' has no attribute 'RDL'; it has: DeepSupervision, Dist"):
+    with pytest.raises(AttributeError, match="module 'brainrdl' has no attribute 'RDL'; it has: CombinedTeacher, Deep"):
         brainrdl.RDL  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'Teacher'"):
         exec("from brainrdl import Teacher")
