@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from brainrdl.analysis.accuracy import error_table, mcnemar, mcnemar_markdown, mcnemar_summary, mcnemar_table
+from brainrdl.analysis.agreement import as_model, average_folds, average_seeds, score_agreement, teacher_score
+from brainrdl.analysis.ceiling import Ceiling, noise_ceiling, within_subject_ceiling
+from brainrdl.analysis.inference import category_only, over_subjects, paired_over_subjects, with_fdr
 from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
 from brainrdl.analysis.second_order import SecondOrder, second_order_mds
 
 __all__ = [
+    "Ceiling",
     "SecondOrder",
+    "as_model",
+    "average_folds",
+    "average_seeds",
+    "category_only",
     "error_table",
     "join_rdms",
     "label_rdm",
@@ -17,7 +25,14 @@ __all__ = [
     "mcnemar_summary",
     "mcnemar_table",
     "network_rdms",
+    "noise_ceiling",
+    "over_subjects",
+    "paired_over_subjects",
     "pixel_rdm",
     "save_rdms",
+    "score_agreement",
     "second_order_mds",
+    "teacher_score",
+    "with_fdr",
+    "within_subject_ceiling",
 ]

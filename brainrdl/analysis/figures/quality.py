@@ -1,0 +1,152 @@
+"""One page on measured RDMs: how they look, how reliable they are, what noise leaves possible, on how many voxels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from brainrdl.analysis.figures.style import MILLIMETRE, WIDTH, looks, new_figure, print_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+    from rsatoolbox.rdm import RDMs
+
+_LARGEST = 55 * MILLIMETRE  # of an RDM
+_BELOW = 2.2  # inches
+_ROIS_A_ROW = 4
+# More names than this would run into each other.
+_MOST_NAMES = 24
+_RELIABILITIES = {"rdm_reliability": "RDM", "pattern_reliability": "patterns"}
+
+
+def plot(rdms: RDMs, table: pd.DataFrame, title: str = "") -> Figure:
+    """Each region's RDM, the mean over subjects and sessions; below, a dot a subject: reliability, ceilings, voxels.
+
+    rdms: pattern_descriptor category, where there is one, sorts and names. table: a row an RDM, in their order, with
+    the columns subject and roi, ceiling_low, ceiling_high, n_voxels (or n_stimuli) and, where they are known,
+    rdm_reliability, pattern_reliability, ceiling_within. NaN in an RDM is grey.
+    Raises ValueError for other numbers of rows than RDMs.
+    """
+    if len(table) != rdms.n_rdm:
+        raise ValueError(f"the quality figure needs a row an RDM, got {len(table)} rows for {rdms.n_rdm} RDMs")
+    rois = list(dict.fromkeys(table["roi"]))
+    n_columns = min(max(len(rois), 2), _ROIS_A_ROW)
+    n_rows = -(-len(rois) // n_columns)
+    with print_style():
+        cell = min((WIDTH - 0.5) / n_columns - 0.7, _LARGEST)
+        height = n_rows * (cell + 0.8) + 0.2
+        figure = new_figure(width=WIDTH, height=height + _BELOW, padding=0.06)
+        above, below = figure.subfigures(2, 1, height_ratios=[height, _BELOW], squeeze=False).flat
+        above.suptitle(title, fontsize=8.5)
+        order, names, places = _order(rdms)
+        for k, roi in enumerate(rois):
+            ax = above.add_subplot(n_rows, n_columns, k + 1)
+            image = _mean_rdm(rdms, np.flatnonzero(table["roi"] == roi))[np.ix_(order, order)]
+            shown = ax.imshow(image, cmap=_colours(), interpolation="nearest", **_limits(image, rdms))
+            n_subjects = table.loc[table["roi"] == roi, "subject"].nunique()
+            ax.set_title(f"{roi}, {n_subjects} subject{'s' * (n_subjects > 1)}", pad=3)
+            ax.set_xticks(places, names, rotation=90, fontsize=5.5)
+            ax.set_yticks(places, names if k % n_columns == 0 else [""] * len(places), fontsize=5.5)
+            ax.tick_params(length=0, pad=1)
+            bar = above.colorbar(shown, ax=ax, shrink=0.8, label=rdms.dissimilarity_measure or "dissimilarity")
+            bar.outline.set_linewidth(0.5)
+        reliability, ceilings, voxels = below.subplots(1, 3)
+        _reliabilities(reliability, table, rois)
+        _ceilings(ceilings, table, rois)
+        _counts(voxels, table, rois)
+        for ax in (reliability, ceilings, voxels):
+            ax.set_xticks(range(len(rois)), rois, rotation=90 if max(map(len, rois)) * len(rois) > 24 else 0)
+            ax.set_xlim(-0.6, len(rois) - 0.4)
+    return figure
+
+
+def _reliabilities(ax: Axes, table: pd.DataFrame, rois: list[str]) -> None:
+    ax.set_title("Reliability (split half, Spearman-Brown)")
+    ax.set_ylabel("Pearson's r")
+    ax.axhline(0, color="0.6", linewidth=0.6)
+    there = [column for column in _RELIABILITIES if column in table and table[column].notna().any()]
+    for k, (column, look) in enumerate(looks(there).items()):
+        _dots(ax, table, rois, column, (k - (len(there) - 1) / 2) * 0.3, look.colour, _RELIABILITIES[column])
+    ax.set_ylim(min(0, ax.get_ylim()[0]), 1)
+    _legend_or_reason(ax, bool(there), "not known: no repeated\nmeasurements to compare")
+
+
+def _ceilings(ax: Axes, table: pd.DataFrame, rois: list[str]) -> None:
+    ax.set_title("Noise ceiling of the RDM")
+    ax.set_ylabel("Pearson's r")
+    between = table.groupby("roi")[["ceiling_low", "ceiling_high"]].mean().reindex(rois)
+    known = between["ceiling_low"].notna().to_numpy()
+    where = np.flatnonzero(known)
+    height = (between["ceiling_high"] - between["ceiling_low"])[known]
+    label = "between subjects, mean"
+    if known.any():
+        ax.bar(where, height, 0.7, bottom=between["ceiling_low"][known], color="0.8", label=label)
+    within = "ceiling_within" in table and bool(table["ceiling_within"].notna().any())
+    if within:
+        _dots(ax, table, rois, "ceiling_within", 0, looks(["within"])["within"].colour, "within a subject")
+    ax.set_ylim(min(0, ax.get_ylim()[0]), 1)
+    _legend_or_reason(ax, within or bool(known.any()), "no ceiling: one subject,\nno repeated measurements")
+
+
+def _counts(ax: Axes, table: pd.DataFrame, rois: list[str]) -> None:
+    column, name = ("n_voxels", "Voxels") if "n_voxels" in table else ("n_stimuli", "Stimuli")
+    ax.set_title(f"{name} of a subject")
+    ax.set_ylabel("Number")
+    _dots(ax, table, rois, column, 0, "0.3", "")
+    ax.set_ylim(0, 1.1 * table[column].max())
+
+
+def _dots(ax: Axes, table: pd.DataFrame, rois: list[str], column: str, shift: float, colour: str, label: str) -> None:
+    """A dot a subject, side by side so that equal values can be told apart."""
+    for k, roi in enumerate(rois):
+        values = table[table["roi"] == roi].groupby("subject")[column].mean().to_numpy(dtype=float)
+        x = k + shift + np.linspace(-0.1, 0.1, len(values)) * (len(values) > 1)
+        ax.plot(x, values, "o", markersize=3.5, color=colour, alpha=0.7, label=label if k == 0 else None)
+
+
+def _legend_or_reason(ax: Axes, shown: bool, reason: str) -> None:
+    if shown:
+        ax.legend(loc="best")
+    else:
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes)
+
+
+def _order(rdms: RDMs) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """The order of stimuli, by category where they have one; names along the axes and the rows at which these stand."""
+    descriptors = rdms.pattern_descriptors
+    named = next((name for name in ("category", "stimulus") if name in descriptors), None)
+    labels = [str(value) for value in descriptors[named]] if named else [""] * rdms.n_cond
+    names = list(dict.fromkeys(labels))
+    code = np.array([names.index(label) for label in labels])
+    order = np.argsort(code, kind="stable")
+    if len(names) > _MOST_NAMES or not named:
+        return order, [], np.array([])
+    return order, names, np.array([np.flatnonzero(code[order] == k).mean() for k in range(len(names))])
+
+
+def _mean_rdm(rdms: RDMs, rows: np.ndarray) -> np.ndarray:
+    """(n_stimuli, n_stimuli): mean over RDMs of what was measured, NaN where nothing was."""
+    matrices = rdms.get_matrices()[rows]
+    measured = ~np.isnan(matrices)
+    total = np.where(measured, matrices, 0).sum(0)
+    mean: np.ndarray = np.divide(total, measured.sum(0), out=np.full(total.shape, np.nan), where=measured.any(0))
+    return mean
+
+
+def _limits(image: np.ndarray, rdms: RDMs) -> dict[str, float]:
+    """The range of colours: of all pairs, since a diagonal of zeros would take up half of it where zero is far."""
+    values = image[np.triu_indices(len(image), 1)]
+    lowest = float(np.nanmin(values, initial=np.inf))
+    zero_counts = rdms.dissimilarity_measure == "crossnobis"
+    return {"vmin": min(lowest, 0.0) if zero_counts else lowest, "vmax": float(np.nanmax(values, initial=-np.inf))}
+
+
+def _colours() -> Colormap:
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"].with_extremes(bad="0.75")
