@@ -1,8 +1,8 @@
 """Discrepancies between predicted and target dissimilarities, over the measured pairs.
 
-`mse` compares units; the others compare shape: one minus a similarity, each the cosine between two vectors
-of dissimilarities after centring (`correlation`, `corr_cov`) and whitening (`cosine_cov`, `corr_cov`). Names
-are rsatoolbox's.
+`mse` compares units, `scaled_mse` does so after fitting the scale of the prediction; the others compare shape: one
+minus a similarity, each the cosine between two vectors of dissimilarities after centring (`correlation`, `corr_cov`)
+and whitening (`cosine_cov`, `corr_cov`). Their names are rsatoolbox's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from brainrdl.pairs import Pairs
 
-DISCREPANCIES = ("mse", "correlation", "cosine", "corr_cov", "cosine_cov")
+DISCREPANCIES = ("mse", "correlation", "cosine", "corr_cov", "cosine_cov", "scaled_mse")
 NORMALIZATIONS = ("image", "pair")
+# Through two pairs any two RDMs correlate perfectly: so many measured ones are the least that say anything.
+MIN_MEASURED = 3
 
 
 class Measured(NamedTuple):
@@ -29,12 +31,15 @@ class Measured(NamedTuple):
 
 
 def measured(values: Tensor, weights: Tensor | None = None, excluded: Tensor | None = None) -> Measured:
-    """Replace NaN targets and `excluded` pairs (bool) before any arithmetic.
+    """Replace NaN targets, those of weight 0 and `excluded` pairs (bool) before any arithmetic.
 
-    Masking afterwards would give NaN gradients.
+    Masking afterwards would give NaN gradients, and results that depend on what stands where nothing was measured.
     """
     missing = values.isnan() if excluded is None else values.isnan() | excluded
-    weights = torch.ones_like(values) if weights is None else weights
+    if weights is None:
+        weights = torch.ones_like(values)
+    else:
+        missing = missing | (weights == 0)
     return Measured(values.masked_fill(missing, 0), weights.masked_fill(missing, 0))
 
 
@@ -58,14 +63,17 @@ def discrepancy(name: str, predicted: Tensor, target: Measured, pairs: Pairs, n_
     name: one of `DISCREPANCIES`. predicted: (n_pairs,); where the target's weight is 0 its value does not
     matter and it gets no gradient. pairs, n_stimuli: which stimuli the pairs share, for the whitened ones.
 
-    `mse`: Σ w (d - t)² / Σ w; 0 where nothing was measured. The others: 1 - similarity, in 0…2; 1 and without
-    gradient where the similarity is not defined (nothing measured, or no variance over the pairs).
+    `mse`: Σ w (d - t)² / Σ w. `scaled_mse`: Σ w (s d - t)² / Σ w, s >= 0 the scale that fits best, so in the target's
+    units, whatever the size of d. Both are 0 where nothing was measured. The others: 1 - similarity, in 0…2; 1 and
+    without gradient where the similarity is not defined (nothing measured, or no variance over the pairs).
     """
     values, weights = target
     predicted = torch.where(weights > 0, predicted, 0)
     values, weights = values.to(predicted.dtype), weights.to(predicted.dtype)
     if name == "mse":
         return (weights * (predicted - values).square()).sum() / _nonzero(weights.sum())
+    if name == "scaled_mse":
+        return _scaled_mse(predicted, values, weights)
     # Neither the size of the dissimilarities nor that of the weights matters: made 1, their squares cannot overflow.
     weights = weights / _nonzero(weights.sum())
     raw = torch.stack([predicted, values])  # (2, n_pairs)
@@ -83,6 +91,21 @@ def discrepancy(name: str, predicted: Tensor, target: Measured, pairs: Pairs, n_
     squared_norms = (vectors * whitened).sum(1)  # (2,)
     cosine = (vectors[0] * whitened[1]).sum() / squared_norms.prod().sqrt()
     return 1 - torch.where(has_shape, cosine, 0)
+
+
+def _scaled_mse(predicted: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """Σ w (s d - t)² / Σ w with s = max(0, Σ w d t / Σ w d²), the least-squares scale.
+
+    s carries no gradient and needs none: it minimises the loss, whose derivative by s is therefore 0 (or s is 0 all
+    around), so that this is the whole gradient. The loss does not know the size of d, hence the gradient is orthogonal
+    to d: it neither draws the prediction towards 0 nor away from it. (A scale fitted to t instead would have d = 0 as
+    its minimum.) Where d and t point apart (Σ w d t <= 0) s is 0 and nothing is learnt from the batch.
+    """
+    weights = weights / _nonzero(weights.sum())
+    shape = predicted / _nonzero(predicted.detach().abs().sum())  # its square cannot overflow
+    fixed = shape.detach()
+    scale = (weights * fixed * values).sum() / _nonzero((weights * fixed.square()).sum())
+    return (weights * (scale.clamp(min=0) * shape - values).square()).sum()
 
 
 def _nonzero(total: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from brainrdl.pairs import Pairs, all_pairs, sample_pairs
 
 RSATOOLBOX = {"correlation": "corr", "cosine": "cosine", "corr_cov": "corr_cov", "cosine_cov": "cosine_cov"}
 SHAPES = tuple(RSATOOLBOX)
+IN_UNITS = ("mse", "scaled_mse")
 
 
 def draw(n, seed=0, dtype=torch.float64):
@@ -70,6 +71,80 @@ def test_mse_is_the_weighted_mean_over_measured_pairs():
     torch.testing.assert_close(value, torch.tensor((1 + 2 * 4 + 3 * 9) / 6))
 
 
+# -- with a fitted scale ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_scale_is_that_of_a_regression_through_the_origin(weighted):
+    """numpy's least squares on the measured pairs."""
+    predicted, target = draw(28, 1), with_nan(draw(28, 2) - 0.4, 3, 9)
+    weights = draw(28, 3) if weighted else torch.ones(28).double()
+    kept = ~target.isnan()
+    root = weights[kept].sqrt()
+    (scale,), *_ = np.linalg.lstsq((root * predicted[kept])[:, None].numpy(), (root * target[kept]).numpy())
+    assert scale > 0
+    errors = (scale * predicted[kept] - target[kept]).square()
+    value = discrepancy("scaled_mse", predicted, measured(target, weights), all_pairs(8), 8)
+    torch.testing.assert_close(value, (weights[kept] * errors).sum() / weights[kept].sum())
+
+
+def test_scaled_mse_in_closed_form():
+    """d = (1, 2), t = (3, 1): s = 5 / 5, so that the errors are -2 and 1."""
+    value = discrepancy("scaled_mse", torch.tensor([1.0, 2]), measured(torch.tensor([3.0, 1])), all_pairs(2), 2)
+    torch.testing.assert_close(value, torch.tensor(2.5))
+
+
+def test_scaled_mse_is_in_the_targets_units():
+    predicted, target = draw(28, 1), draw(28, 2)
+    one = discrepancy("scaled_mse", predicted, measured(target), all_pairs(8), 8)
+    torch.testing.assert_close(discrepancy("scaled_mse", predicted, measured(3 * target), all_pairs(8), 8), 9 * one)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 7.0, 1e12, 1e30])
+def test_scaled_mse_does_not_know_the_size_of_the_prediction(scale):
+    predicted, target = draw(28, 1, torch.float32), draw(28, 2, torch.float32)
+    expected = discrepancy("scaled_mse", predicted, measured(target), all_pairs(8), 8)
+    value = discrepancy("scaled_mse", scale * predicted, measured(target), all_pairs(8), 8)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
+
+
+def test_scaled_mse_draws_the_prediction_neither_to_zero_nor_away():
+    """Its gradient is orthogonal to the prediction, and larger the smaller that is."""
+    gradients = []
+    for size in (1.0, 0.01):
+        predicted = (size * draw(28, 1)).requires_grad_()
+        discrepancy("scaled_mse", predicted, measured(draw(28, 2) - 0.4), all_pairs(8), 8).backward()
+        gradients.append(predicted.grad)
+        assert predicted.grad.abs().max() > 1e-4
+        assert abs((predicted.grad * predicted).sum()) < 1e-12
+    torch.testing.assert_close(gradients[1], 100 * gradients[0])
+
+
+def test_a_scale_is_never_negative():
+    """Opposite to the target, the best scale that is allowed is 0: the error is the target's mean square."""
+    predicted, target = draw(28, 1).requires_grad_(), -draw(28, 2)
+    value = discrepancy("scaled_mse", predicted, measured(target), all_pairs(8), 8)
+    torch.testing.assert_close(value, target.square().mean())
+    value.backward()
+    assert (predicted.grad == 0).all()
+
+
+def test_an_offset_of_the_target_is_fitted_by_the_scale_and_not_by_the_correlation():
+    """What noise adds to distances that are not cross-validated."""
+    predicted = draw(28, 1).requires_grad_()
+    target = predicted.detach() + 2
+    gradients = {}
+    for name in ("scaled_mse", "correlation"):
+        (gradients[name],) = torch.autograd.grad(
+            discrepancy(name, predicted, measured(target), all_pairs(8), 8), predicted
+        )
+    assert gradients["correlation"].abs().max() < 1e-6
+    assert gradients["scaled_mse"].abs().max() > 0.05
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("path", ["gram", "differences"])
 @pytest.mark.parametrize("name", DISCREPANCIES)
 @pytest.mark.parametrize("dissimilarity", DISSIMILARITIES)
@@ -124,7 +199,9 @@ def test_zero_at_equal_and_never_below(name):
     pairs, target = all_pairs(8), draw(28, 2)
     assert abs(discrepancy(name, target, measured(target), pairs, 8)) < 1e-12
     opposite = discrepancy(name, -target, measured(target), pairs, 8)
-    if name != "mse":
+    if name == "scaled_mse":
+        torch.testing.assert_close(opposite, target.square().mean())
+    elif name != "mse":
         torch.testing.assert_close(opposite, torch.tensor(2.0).double())
         for seed in range(20):
             assert -1e-12 < discrepancy(name, draw(28, seed) - 0.7, measured(target - 0.7), pairs, 8) < 2 + 1e-12
@@ -163,7 +240,24 @@ def test_weight_zero_missing_and_absent_are_the_same(name):
         torch.testing.assert_close(gradients[way], gradients["absent"])
 
 
-@pytest.mark.parametrize("name", ["mse", "correlation", "cosine"])
+@pytest.mark.parametrize("name", DISCREPANCIES)
+@pytest.mark.parametrize("stored", [7.0, -1e30, torch.inf, torch.nan])
+def test_what_is_stored_where_the_weight_is_zero_does_not_matter(name, stored):
+    """Bit by bit, in the value and the gradient."""
+    weights = torch.ones(28)
+    weights[[2, 9]] = 0
+    results = []
+    for value in (0.0, stored):
+        target, predicted = draw(28, 2, torch.float32), draw(28, 1, torch.float32).requires_grad_()
+        target[[2, 9]] = value
+        loss = discrepancy(name, predicted, measured(target, weights), all_pairs(8), 8)
+        results.append((loss, *torch.autograd.grad(loss, predicted)))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    assert results[0][1].any()
+
+
+@pytest.mark.parametrize("name", ["mse", "scaled_mse", "correlation", "cosine"])
 def test_weight_two_is_a_pair_counted_twice(name):
     pairs, predicted, target = all_pairs(5), draw(10, 1), draw(10, 2)
     weights = torch.ones(10).double()
@@ -205,7 +299,7 @@ def test_missing_targets_and_undefined_patterns_give_no_nan_gradient(name):
 def test_nothing_measured(name):
     predicted = draw(10, 1).requires_grad_()
     value = discrepancy(name, predicted, measured(torch.full((10,), torch.nan)), all_pairs(5), 5)
-    assert value == (0 if name == "mse" else 1)
+    assert value == (0 if name in IN_UNITS else 1)
     value.backward()
     assert (predicted.grad == 0).all()
 
@@ -215,7 +309,7 @@ def test_no_pairs(name):
     none = torch.zeros(0)
     predicted = none.clone().requires_grad_()
     value = discrepancy(name, predicted, measured(none), Pairs(none.long(), none.long()), 5)
-    assert value == (0 if name == "mse" else 1)
+    assert value == (0 if name in IN_UNITS else 1)
     value.backward()
     assert predicted.grad.shape == (0,)
 

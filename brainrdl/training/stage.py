@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from brainrdl.layers import Patterns, evaluating, record_layers
 from brainrdl.objectives.base import Objective, Stage, at_least_float32
@@ -16,18 +17,25 @@ from brainrdl.randomness import Draw
 from brainrdl.sources.network import NetworkTeacher
 from brainrdl.stimuli import Stimuli
 
-TASK, N_WRONG = "task", "n_wrong"
+TASK, N_WRONG, N_PAIRS = "task", "n_wrong", "n_pairs/"
+
+
+def is_loss(name: str) -> bool:
+    """Whether what a stage's forward gives under this name is a loss term, and no count."""
+    return name != N_WRONG and not name.startswith(N_PAIRS)
 
 
 class StageModule(nn.Module):
     """What Fabric, DDP and torch.compile see of a stage: one module whose forward returns named loss terms.
 
-    `forward(task, stimuli, draw)` gives "task" (cross-entropy, averaged), "n_wrong" (a count, no gradient)
-    and the objectives' terms. Made by `stage_module`, which sets the hooks once.
+    `forward(task, stimuli, draw)` gives "task" (cross-entropy, averaged), "n_wrong" (a count, no gradient), the
+    objectives' terms and, as "n_pairs/<term>", how many measured pairs are behind those of a measured teacher (counts).
+    Made by `stage_module`, which sets the hooks once.
 
-    objective_of: term -> which objective gave it, known after a forward. run: what is called for the student,
-    itself or a compiled version of it. idle: parts of it that the stage does not train, which stay in eval mode.
-    n_classes: how many the student tells apart, known after `prepare_objectives`.
+    objective_of: term -> which objective gave it; stream_of: term -> the stream it comes from; known after a forward.
+    run: what is called for the student, itself or a compiled version of it. idle: parts of it that the stage does not
+    train, which stay in eval mode. n_classes: how many the student tells apart, known after `prepare_objectives`.
+    stimulus_norm: as in `Trainer`.
     """
 
     def __init__(
@@ -37,6 +45,7 @@ class StageModule(nn.Module):
         objectives: tuple[Objective, ...],
         patterns: Patterns,
         with_task: bool,
+        stimulus_norm: str | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -45,7 +54,9 @@ class StageModule(nn.Module):
         self._objectives = objectives
         self._patterns = patterns
         self.with_task = with_task
+        self.stimulus_norm = stimulus_norm
         self.objective_of: dict[str, int] = {}
+        self.stream_of: dict[str, str] = {TASK: "task", N_WRONG: "task"}
         self.run: Callable[[Tensor], Any] = student.__call__
         self.idle: list[nn.Module] = []
         self.n_classes = 0
@@ -60,30 +71,66 @@ class StageModule(nn.Module):
     def forward(self, task: Stimuli | None, stimuli: Stimuli | None, draw: Draw) -> dict[str, Tensor]:
         """The terms of one step, those of each objective under its own names."""
         terms: dict[str, Tensor] = {}
-        for name, batch in (("task", task), ("stimuli", stimuli)):
-            if batch is None:
-                continue
-            output, patterns = self.run_student(batch)
-            if name == "task" and self.with_task:
-                terms.update(_task_terms(output, batch))
+        counts: dict[str, Tensor] = {}
+        for shown in self._show(task, stimuli):
+            if shown.stream == "task" and self.with_task:
+                terms.update(_task_terms(shown.output, shown.batch))
             for k, objective in enumerate(self._objectives):
-                if objective.stream == name:
-                    new = objective(patterns, batch, draw)
+                if objective.stream == shown.stream:
+                    new = objective(shown.patterns, shown.batch, draw)
                     self.objective_of.update(dict.fromkeys(new, k))
+                    self.stream_of.update(dict.fromkeys(new, shown.stream))
                     if terms.keys() & new.keys():
                         raise ValueError(
                             f"two objectives give a term '{sorted(terms.keys() & new.keys())[0]}'; "
                             "map each student layer in one objective of a kind"
                         )
                     terms.update(new)
-        return terms
+                    counts.update({N_PAIRS + name: n for name, n in getattr(objective, "n_measured", {}).items()})
+        return {**terms, **counts}
 
-    def run_student(self, batch: Stimuli) -> tuple[Tensor, dict[str, Tensor]]:
+    def run_student(self, batch: Stimuli) -> tuple[Tensor, _Recorded]:
         """The student's output and what its recorded layers gave."""
-        images = batch.images if self.preprocess is None else self.preprocess(batch.images)
+        return self._run(self._preprocessed(batch))
+
+    def _show(self, task: Stimuli | None, stimuli: Stimuli | None) -> list[_Shown]:
+        """The student's answer to what there is of both: in one forward where that makes no difference, else in two."""
+        norms = [part for part in self.student.modules() if part.training and _keeps_statistics(part)]
+        if task is None or stimuli is None:
+            stream, batch = ("stimuli", stimuli) if task is None else ("task", task)
+            assert batch is not None
+            fixed = norms if stream == "stimuli" and self.stimulus_norm == "eval" else []
+            with _in_eval_mode(fixed):
+                return [_Shown(stream, batch, *self.run_student(batch))]
+        of_task, of_stimuli = self._preprocessed(task), self._preprocessed(stimuli)
+        if not norms and of_task.shape[1:] == of_stimuli.shape[1:]:
+            n_task, n_images = len(of_task), len(of_task) + len(of_stimuli)
+            output, patterns = self._run(torch.cat([of_task, of_stimuli]))
+            of_output = output[:n_task] if self.with_task else output  # which may be no tensor
+            return [
+                _Shown("task", task, of_output, patterns.of_rows(slice(n_task), n_images)),
+                _Shown("stimuli", stimuli, output, patterns.of_rows(slice(n_task, None), n_images)),
+            ]
+        shown = _Shown("task", task, *self._run(of_task))
+        with _in_eval_mode([] if self.stimulus_norm == "train" else norms):
+            return [shown, _Shown("stimuli", stimuli, *self._run(of_stimuli))]
+
+    def _preprocessed(self, batch: Stimuli) -> Tensor:
+        return batch.images if self.preprocess is None else self.preprocess(batch.images)
+
+    def _run(self, images: Tensor) -> tuple[Tensor, _Recorded]:
         self._patterns.clear()  # what a compiled student would not record must be missed, not taken from the last batch
         output = self.run(images)
         return output, _Recorded(self._patterns)
+
+
+class _Shown(NamedTuple):
+    """A batch and what the student made of it."""
+
+    stream: str
+    batch: Stimuli
+    output: Tensor
+    patterns: Mapping[str, Tensor]
 
 
 class _Recorded(dict[str, Tensor]):
@@ -96,6 +143,30 @@ class _Recorded(dict[str, Tensor]):
     def __missing__(self, layer: str) -> Tensor:
         return self._source[layer]
 
+    def of_rows(self, rows: slice, n_images: int) -> _Recorded:
+        """The patterns of some of the images; what has no row an image stays, for `as_patterns` to refuse."""
+        part = _Recorded(self._source)
+        part.update({layer: p[rows] if len(p) == n_images else p for layer, p in self.items()})
+        return part
+
+
+def _keeps_statistics(part: nn.Module) -> bool:
+    """Whether a batch shown in train mode changes this part, or the images of one batch each other's patterns."""
+    return isinstance(part, _BatchNorm) or (isinstance(part, _NormBase) and part.running_mean is not None)
+
+
+@contextmanager
+def _in_eval_mode(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, these parts alone are in eval mode."""
+    modes = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = False
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+
 
 def _task_terms(output: Tensor, batch: Stimuli) -> dict[str, Tensor]:
     assert batch.labels is not None  # `check_task` has looked
@@ -106,7 +177,10 @@ def _task_terms(output: Tensor, batch: Stimuli) -> dict[str, Tensor]:
 
 @contextmanager
 def stage_module(
-    student: nn.Module, stage: Stage, preprocess: Callable[[Tensor], Tensor] | None = None
+    student: nn.Module,
+    stage: Stage,
+    preprocess: Callable[[Tensor], Tensor] | None = None,
+    stimulus_norm: str | None = None,
 ) -> Iterator[StageModule]:
     """The module of a stage, its hooks in place until the block ends.
 
@@ -120,7 +194,7 @@ def stage_module(
     layers = dict.fromkeys(layer for objective in stage.objectives for layer in objective.layers)
     with record_layers(student, layers) as patterns:
         assert isinstance(patterns, Patterns)
-        yield StageModule(student, preprocess, stage.objectives, patterns, stage.task_weight != 0)
+        yield StageModule(student, preprocess, stage.objectives, patterns, stage.task_weight != 0, stimulus_norm)
 
 
 def prepare_objectives(module: StageModule, task: Stimuli | None, stimuli: Stimuli | None) -> None:
@@ -173,7 +247,7 @@ def unused_parameters(module: StageModule, task: Stimuli | None, stimuli: Stimul
     finally:
         for part, mode in modes.items():
             part.training = mode
-    total = torch.stack([term for name, term in terms.items() if name != N_WRONG]).sum()
+    total = torch.stack([term for name, term in terms.items() if is_loss(name)]).sum()
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not total.requires_grad:
         return trainable

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from brainrdl.layers import evaluating
@@ -21,8 +22,6 @@ from brainrdl.sources.network import check_finite
 from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli
 from brainrdl.training.checkpoint import load_checkpoint, save_checkpoint
 from brainrdl.training.stage import (
-    N_WRONG,
-    TASK,
     StageModule,
     check_classes,
     copy_weights,
@@ -32,7 +31,9 @@ from brainrdl.training.stage import (
     stage_module,
     unused_parameters,
 )
-from brainrdl.training.streams import Augment, Stream, make_stream
+from brainrdl.training.stimulus_stream import CoveredStimuli, coverage
+from brainrdl.training.streams import Augment, Stream, make_stream, open_images
+from brainrdl.training.sums import EpochSums
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -48,7 +49,9 @@ class EpochRecord(NamedTuple):
 
     history: stage, epoch, learning_rate, task, every auxiliary term, alpha, train_error, validation_error and
     what the evaluations gave; losses are means over the epoch's images, errors fractions. train_error is
-    counted while learning (dropout on). timing: seconds, images_per_second.
+    counted while learning (dropout on). Of a measured teacher, a term's mean is over the batches with measured pairs
+    and n_pairs/<term> is the mean number of pairs in those; both are NaN where no batch had any.
+    timing: seconds, images_per_second (of the task where there is one).
     """
 
     history: dict[str, Any]
@@ -73,6 +76,11 @@ class Trainer:
     student: any `nn.Module`, (n_stimuli, channels, height, width) -> (n_stimuli, n_classes); it is trained in place.
     stages: see `Stage`. preprocess: raw images (0…1) to the student's input, on its device.
     batch_size: images a step, over all processes. seed: of every random draw of the training.
+    stimulus_batch_size: stimuli with brain data a step, at least 3 a process and at most what a name covers; None =
+        as batch_size.
+    stimulus_norm: how normalisation layers that keep statistics see those stimuli. "eval": the statistics are used and
+        left as they are; "train": as any batch. None = "eval" beside a task, which they belong to, else "train".
+        Networks without such layers see task batch and stimuli in one forward.
     evaluations: (student, epoch) -> named numbers, called after each epoch, in eval mode and without gradient, and
         put into its record.
     augment: (images, generator) -> images, applied to each training batch.
@@ -97,6 +105,8 @@ class Trainer:
         *,
         preprocess: nn.Module | None = None,
         batch_size: int = 100,
+        stimulus_batch_size: int | None = None,
+        stimulus_norm: str | None = None,
         seed: int = 0,
         evaluations: Mapping[str, Evaluation] | None = None,
         augment: Augment | None = None,
@@ -121,7 +131,10 @@ class Trainer:
             raise ValueError("keep='best' goes by validation error, and the last stage has no task; use keep='last'")
         if batch_size < 1 or (clip is not None and not clip > 0):
             raise ValueError(f"expected batch_size >= 1 and clip > 0, got batch_size={batch_size}, clip={clip}")
+        if stimulus_norm not in (None, "eval", "train"):
+            raise ValueError(f"stimulus_norm: expected 'eval' or 'train', got '{stimulus_norm}'")
         self.student, self.preprocess = student, preprocess
+        self.stimulus_batch_size, self.stimulus_norm = stimulus_batch_size, stimulus_norm
         self.batch_size, self.seed, self.augment, self.clip, self.keep = batch_size, seed, augment, clip, keep
         self.evaluations = dict(evaluations or {})
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -143,9 +156,9 @@ class Trainer:
         """Train; a record after each epoch. To stop early, `break`: the student is then as of the last epoch
         (with keep="best", of the best).
 
-        task: labelled images. stimuli: what objectives with stream="stimuli" read. validation: labelled images
-        for validation_error. resume: go on from the checkpoint where there is one; its epochs' records come
-        first, with an empty timing.
+        task: labelled images. stimuli: what objectives with stream="stimuli" read, in batches of a
+        `CoveredStimuli`; their labels are not looked at. validation: labelled images for validation_error. resume: go
+        on from the checkpoint where there is one; its epochs' records come first, with an empty timing.
 
         Raises ValueError for data, layers, weights and shapes that do not go together; FloatingPointError, naming term,
         layer, epoch and step, when a loss is no longer finite (the last checkpoint is kept).
@@ -157,14 +170,10 @@ class Trainer:
         if validation is not None:
             _check_validation(validation)
         device = self.fabric.device
-        sizes = (self.fabric.global_rank, self.fabric.world_size)
         self.student.to(device)
         if self.preprocess is not None:
             self.preprocess.to(device)
-        streams = [
-            None if data is None else make_stream(data, self.batch_size, device, what, self.augment, *sizes)
-            for what, data in (("training images", task), ("stimuli", stimuli))
-        ]
+        streams = self._streams(task, stimuli)
         start = load_checkpoint(self.checkpoint) if resume and self.checkpoint and self.checkpoint.exists() else None
         history: list[dict[str, Any]] = []
         self.copied, self.not_copied, self._best = [], [], None
@@ -179,7 +188,7 @@ class Trainer:
             for index, stage in enumerate(self.stages):
                 if start is None or first + stage.epochs > start["epoch"]:
                     inside = start if start is not None and start["stage"] == index else None
-                    yield from self._run_stage(index, first, streams[0], streams[1], validation, history, inside)
+                    yield from self._run_stage(index, first, *streams[index], validation, history, inside)
                     start = None
                 first += stage.epochs
         finally:
@@ -187,6 +196,28 @@ class Trainer:
                 self.student.load_state_dict(self._best["student"])
             for part, mode in modes.items():
                 part.training = mode
+
+    def _streams(
+        self, task: Stimuli | Dataset[Any] | None, stimuli: Stimuli | Dataset[Any] | None
+    ) -> list[tuple[Stream | None, CoveredStimuli | None]]:
+        """What each stage reads, checked against what its teachers cover."""
+        device, rank, world_size = self.fabric.device, self.fabric.global_rank, self.fabric.world_size
+        of_task = of_stimuli = None
+        if task is not None:
+            of_task = make_stream(task, self.batch_size, device, "training images", self.augment, rank, world_size)
+        if stimuli is not None:
+            of_stimuli = open_images(stimuli, "stimuli", device, self.augment, has_task=False)
+        batch_size = self.batch_size if self.stimulus_batch_size is None else self.stimulus_batch_size
+        streams: list[tuple[Stream | None, CoveredStimuli | None]] = []
+        for stage in self.stages:
+            reading = {stream: [o for o in stage.objectives if o.stream == stream] for stream in ("task", "stimuli")}
+            if of_task is not None:
+                coverage(reading["task"], of_task.images.ids, "training images", fewest=1)
+            shown = None
+            if of_stimuli is not None and reading["stimuli"]:
+                shown = CoveredStimuli(of_stimuli, reading["stimuli"], batch_size, rank, world_size)
+            streams.append((of_task if stage.task_weight != 0 or reading["task"] else None, shown))
+        return streams
 
     def _load(self, state: dict[str, Any]) -> None:
         difference = first_difference(state["training"], self._training())
@@ -205,31 +236,29 @@ class Trainer:
     def _training(self) -> dict[str, Any]:
         """What a checkpoint must have in common with the training that goes on from it."""
         stages = [f"{stage.name}: {stage.epochs} epochs" for stage in self.stages]
-        return {"seed": self.seed, "batch_size": self.batch_size, "keep": self.keep, "stages": stages}
+        # Named where they are set, so that checkpoints from before there were stimuli can be gone on from.
+        of_stimuli = {"stimulus_batch_size": self.stimulus_batch_size, "stimulus_norm": self.stimulus_norm}
+        described = {"seed": self.seed, "batch_size": self.batch_size, "keep": self.keep, "stages": stages}
+        return described | {name: value for name, value in of_stimuli.items() if value is not None}
 
     def _run_stage(
         self,
         index: int,
         first: int,
         task: Stream | None,
-        stimuli: Stream | None,
+        stimuli: CoveredStimuli | None,
         validation: Stimuli | StoredStimuli | None,
         history: list[dict[str, Any]],
         start: dict[str, Any] | None,
     ) -> Iterator[EpochRecord]:
         stage = self.stages[index]
         origin = Draw(self.seed, stage=len(self.stages) - 1 - index)
-        read = {objective.stream for objective in stage.objectives}
-        if stage.task_weight == 0 and "task" not in read:
-            task = None
-        if "stimuli" not in read:
-            stimuli = None
         if task is None and stage.task_weight != 0:
             raise ValueError(f"stage '{stage.name}' has a task; give fit task, or set task_weight=0")
         if start is None and stage.initial_weights is not None:
             self.copied, self.not_copied = copy_weights(self.student, stage.initial_weights)
         check_finite(self.student, "student")
-        with stage_module(self.student, stage, self.preprocess) as module:
+        with stage_module(self.student, stage, self.preprocess, self.stimulus_norm) as module:
             batches = [None if s is None else next(iter(s.batches(origin))) for s in (task, stimuli)]
             with torch_seeded(origin.torch_seed("objectives")):
                 prepare_objectives(module, batches[0], batches[1])
@@ -289,34 +318,34 @@ class Trainer:
         module: StageModule,
         optimizer: Any,
         task: Stream | None,
-        stimuli: Stream | None,
+        stimuli: CoveredStimuli | None,
     ) -> EpochRecord:
         alphas = [alpha(draw.epoch, stage.epochs) for alpha in stage.alphas]
         leading = task or stimuli
         assert leading is not None
         n_steps = leading.n_batches
-        beside = None if stimuli is None or stimuli is leading else _endless(stimuli, draw, n_steps)
+        of_task = repeat(None) if task is None else task.batches(draw)
+        of_stimuli = repeat(None) if stimuli is None else stimuli.batches(draw, n_steps)
         parameters = [p for p in module.parameters() if p.requires_grad]
         wrapped.train()
-        sums = _Sums(stage.name, first + draw.epoch)
+        sums = EpochSums(stage.name, first + draw.epoch)
         begin = time.perf_counter()
         with torch_seeded(0):
-            for step, batch in enumerate(leading.batches(draw)):
-                if stage.task_weight != 0:
-                    check_classes(leading.largest_label, module.n_classes)
+            for step, batches in enumerate(zip(of_task, of_stimuli, strict=False)):
+                if task is not None and stage.task_weight != 0:
+                    check_classes(task.images.largest_label, module.n_classes)
                 now = draw._replace(step=step, rank=self.fabric.global_rank)
                 seed_torch(now.torch_seed("network"))
-                terms = wrapped(
-                    batch if leading is task else None,
-                    batch if leading is stimuli else (None if beside is None else next(beside)),
-                    now,
-                )
+                terms = wrapped(*batches, now)
                 optimizer.zero_grad()
                 self.fabric.backward(loss_of(terms, module, stage.task_weight, alphas))
                 if self.clip is not None:
                     self.fabric.clip_gradients(wrapped, optimizer, max_norm=self.clip, error_if_nonfinite=False)
                 optimizer.step()
-                sums.add(terms, len(batch.ids))
+                sizes = {
+                    name: len(b.ids) for name, b in zip(("task", "stimuli"), batches, strict=True) if b is not None
+                }
+                sums.add(terms, module.stream_of, sizes)
                 if (step + 1) % _LOOK_EVERY == 0 or step + 1 == n_steps:
                     newest = sums.look()
                     if self.progress is not None:
@@ -370,64 +399,6 @@ class Trainer:
         save_checkpoint(self.checkpoint, state)
 
 
-class _Sums:
-    """Loss terms of an epoch, gathered on the device and looked at every so many steps."""
-
-    def __init__(self, stage: str, epoch: int) -> None:
-        self.stage, self.epoch = stage, epoch
-        self.names: list[str] = []
-        self.waiting: list[Tensor] = []
-        self.sizes: list[int] = []
-        self.seen: list[Tensor] = []
-        self.n_seen = 0
-
-    def add(self, terms: Mapping[str, Tensor], n_images: int) -> None:
-        """Keep the terms of one step."""
-        self.names = self.names or list(terms)
-        self.waiting.append(torch.stack([terms[name].detach().float() for name in self.names]))
-        self.sizes.append(n_images)
-
-    def look(self) -> dict[str, float]:
-        """Bring what waits to the host; the newest terms. Raises FloatingPointError for one that is not finite."""
-        rows = torch.stack(self.waiting).cpu().double()
-        finite = torch.isfinite(rows)
-        if not finite.all():
-            step, column = (int(k) for k in (~finite).nonzero()[0])
-            self._refuse(self.names[column], float(rows[step, column]), self.n_seen + step)
-        self.seen.append(rows)
-        self.n_seen += len(rows)
-        self.waiting = []
-        return dict(zip(self.names, rows[-1].tolist(), strict=True))
-
-    def check_weights(self, parameters: Sequence[Tensor]) -> None:
-        """Raise FloatingPointError where the last step has left a weight that is not finite."""
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in parameters]))
-        if not torch.isfinite(norms).all():
-            self._refuse("the weights", math.nan, self.n_seen - 1)
-
-    def means(self, fabric: Fabric) -> tuple[dict[str, float], int]:
-        """Per term the mean over the epoch's images of every process, the error as train_error; and their number."""
-        sizes = torch.tensor(self.sizes, dtype=torch.float64)
-        rows = torch.cat(self.seen)
-        totals = {name: float((rows[:, k] * sizes).sum()) for k, name in enumerate(self.names) if name != N_WRONG}
-        if N_WRONG in self.names:
-            totals["train_error"] = float(rows[:, self.names.index(N_WRONG)].sum())
-        vector = torch.tensor([float(sizes.sum()), *totals.values()], dtype=torch.float64)
-        if fabric.world_size > 1:
-            vector = fabric.all_reduce(vector, reduce_op="sum")  # type: ignore[assignment]
-        n_images = int(vector[0])
-        return dict(zip(totals, (vector[1:] / n_images).tolist(), strict=True)), n_images
-
-    def _refuse(self, name: str, value: float, step: int) -> None:
-        kind, _, layer = name.partition("/")
-        where = f" at layer '{layer}'" if layer else ""
-        what = "loss term" if name == TASK or layer else ""
-        raise FloatingPointError(
-            f"{what} {kind}{where} became {value} in stage '{self.stage}', epoch {self.epoch}, step {step}: ".lstrip()
-            + "lower the learning rate or alpha, clip the gradient, or warm alpha up"
-        )
-
-
 def make_fabric(
     accelerator: str = "auto",
     devices: int = 1,
@@ -457,17 +428,6 @@ def make_fabric(
         ) from None
     fabric.launch()
     return fabric
-
-
-def _endless(stream: Stream, draw: Draw, n_steps: int) -> Iterator[Stimuli]:
-    """Batches of a second stream, going on over its epochs while the leading one makes `n_steps` an epoch."""
-    position = draw.epoch * n_steps
-    while True:
-        epoch, skip = divmod(position, stream.n_batches)
-        for k, batch in enumerate(stream.batches(draw._replace(epoch=epoch))):
-            if k >= skip:
-                position += 1
-                yield batch
 
 
 def _trainable(module: StageModule, stage: Stage) -> list[nn.Parameter]:

@@ -3,11 +3,16 @@
 import shutil
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from rsatoolbox.rdm import RDMs
+from torch import nn
 
 from brainrdl.layers import record_layers
 from brainrdl.objectives import DeepSupervision, Distillation, Hints, RDLObjective, Stage, sgd
+from brainrdl.sources.rdms import MeasuredRDMs
+from brainrdl.stimuli import Stimuli
 from brainrdl.training import Trainer
 
 UP_TO_POOL2 = {"conv1", "conv2"}
@@ -48,6 +53,25 @@ def test_every_method(
     for name, value in snapshot(plain).items():
         torch.testing.assert_close(snapshot(compiled)[name], value, rtol=1e-4, atol=1e-5)
     assert rows[0].keys() == expected[0].keys()
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.Identity])
+def test_brain_data_beside_a_task(tracing_only, make_net, train, fit, snapshot, norm):
+    """Two forwards with batch norm, of which the stimuli's has it in eval mode; one without."""
+    ids = tuple(f"2/{k}" for k in range(24))
+    values = np.random.default_rng(0).random((1, 276)) - 0.2
+    source = MeasuredRDMs(RDMs(values, "crossnobis", pattern_descriptors={"stimulus": list(ids)}))
+    shown = Stimuli(torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(2)), ids)
+    objective = RDLObjective(source, {"fc": "rdm-0"}, pairs=30, stream="stimuli")
+    states = []
+    for compiled in (True, False):
+        student = make_net(0, dropout=0, norm=norm)
+        stage = Stage(objective, epochs=2)
+        (*_, row) = fit(student, stage, train.subset(torch.arange(48)), shown, stimulus_batch_size=8, compile=compiled)
+        assert row["n_pairs/rdl/fc"] == 28
+        states.append(snapshot(student))
+    for name, value in states[1].items():
+        torch.testing.assert_close(states[0][name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_stages_and_evaluations_that_record_other_layers(tracing_only, make_net, teacher, train, fit, snapshot):

@@ -33,6 +33,7 @@ from torch import nn
 
 from brainrdl.objectives import DeepSupervision, Distillation, Hints, RDLObjective, Stage, sgd
 from brainrdl.sources import NetworkTeacher
+from brainrdl.stimuli import Targets
 from brainrdl.training import Trainer
 from brainrdl.training.trainer import make_fabric
 
@@ -84,6 +85,33 @@ plain = net(0, norm=nn.Identity, dropout=0)
 trainer = Trainer(plain, Stage(epochs=2, optimizer=sgd(0.1)), batch_size=16, fabric=fabric)
 list(trainer.fit(train.subset(torch.arange(48))))
 result["plain"] = dict(after=state(plain))
+
+
+class Brain:
+    # A name for each of two subjects, who share 6 stimuli.
+    names, dissimilarity, unbiased = ("sub-1", "sub-2"), "crossnobis", True
+    rdm = torch.rand(30, 30, generator=torch.Generator().manual_seed(4)) - 0.2
+    rows = {"sub-1": range(16), "sub-2": range(10, 26)}
+
+    def covers(self, ids):
+        return {n: torch.tensor([int(s.split("/")[1]) in rows for s in ids]) for n, rows in self.rows.items()}
+
+    def targets(self, stimuli, pairs):
+        rows = torch.tensor([int(s.split("/")[1]) for s in stimuli.ids])
+        low, high = torch.minimum(rows[pairs.i], rows[pairs.j]), torch.maximum(rows[pairs.i], rows[pairs.j])
+        return {
+            n: Targets(self.rdm[low, high].where((low >= min(r)) & (high <= max(r)), torch.nan))
+            for n, r in self.rows.items()
+        }
+
+
+for name, seed, norm in (("brain", 3, nn.BatchNorm2d), ("brain, one forward", 3, nn.Identity)):
+    student = net(0, norm=norm)
+    before = state(student)
+    objective = RDLObjective(Brain(), {"fc": {"sub-1": 1.0, "sub-2": 1.0}}, stream="stimuli")
+    trainer = Trainer(student, Stage(objective, epochs=2), batch_size=16, stimulus_batch_size=8, fabric=fabric)
+    history = [record.history for record in trainer.fit(train, tools.draw_stimuli(30, seed=seed))]
+    result[name] = dict(before=before, after=state(student), history=history)
 objective = RDLObjective(NetworkTeacher(net(1), ["fc"]), {"fc": "fc"}, pairs=10)
 whole, drawn = objective.draw_pairs, []
 objective.draw_pairs = lambda n, draw: drawn.append((draw, whole(n, draw))) or drawn[-1][1]
@@ -116,6 +144,17 @@ def test_every_method(ranks, moved_parts, assert_equal_states, method):
         assert_equal_states(*rank["teacher"])
     assert first["history"] == second["history"], "both tell what all images came to"
     assert first["checkpoint"]
+
+
+@pytest.mark.parametrize("name", ["brain", "brain, one forward"])
+def test_brain_data_beside_a_task(ranks, moved_parts, assert_equal_states, name):
+    first, second = (rank[name] for rank in ranks)
+    assert moved_parts(first["before"], first["after"]) >= ALL - {"norm"}
+    assert_equal_states(first["after"], second["after"])
+    assert first["history"] == second["history"]
+    for row in first["history"]:
+        # 8 stimuli a step, 4 and so 6 pairs in each process; each name has a turn.
+        assert [row[f"n_pairs/rdl/fc/{subject}"] for subject in ("sub-1", "sub-2")] == [6, 6]
 
 
 def test_every_image_counts_once(ranks):

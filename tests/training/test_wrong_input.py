@@ -76,15 +76,17 @@ def test_validation_data(student, fit, train, validation):
 def test_fewer_images_than_a_batch(student, fit, train):
     with pytest.raises(ValueError, match="training images: 50 images are fewer than a batch of 64; lower batch_size"):
         fit(student, Stage(), train, batch_size=64)
-    with pytest.raises(ValueError, match="stimuli: 50 images are fewer than a batch of 64"):
-        fit(student, Stage(), None, train, batch_size=64)
 
 
-def test_nan_in_images(student, fit, train):
+def test_nan_in_images(student, fit, train, rdl):
     images = train.images.clone()
     images[7, 0, 3, 3] = torch.nan
     with pytest.raises(ValueError, match=r"training images: 1 of 50 images hold NaN .* the first is '1/7'; repair or"):
         fit(student, Stage(), train._replace(images=images))
+    with pytest.raises(
+        ValueError, match=r"stimuli: 1 of 50 images hold NaN .* the first is '1/7'; repair or leave out"
+    ):
+        fit(student, Stage(rdl), train, train._replace(images=images))
 
 
 def test_nan_in_weights(student, fit, train):
