@@ -30,18 +30,24 @@ _TABLES_EVERY = 2.0
 
 @dataclass(frozen=True)
 class Part:
-    """One training of a run: its folder, and the settings that determine its result."""
+    """One training of a run: its folder, and the settings that determine its result.
+
+    detail: what tells it from others of the same label and seed.
+    """
 
     label: str
     seed: int
     folder: Path
     settings: dict[str, Any]
     finished: bool = False
+    detail: str = ""
 
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return self.label if self.label == "teacher" else f"{self.label}, seed {self.seed}"
+        if self.label == "teacher":
+            return self.label
+        return f"{self.label}, seed {self.seed}" + (f", {self.detail}" if self.detail else "")
 
     @property
     def checkpoint(self) -> Path:

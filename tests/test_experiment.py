@@ -187,7 +187,7 @@ def test_ctrl_c_stops_after_saving_and_the_run_can_go_on(tmp_path):
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, monkeypatch):
-    from brainrdl import experiment as module
+    from brainrdl.experiment import task as module
 
     class Interrupted(module.Trainer):
         def fit(self, *args, **kwargs):

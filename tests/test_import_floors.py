@@ -12,12 +12,24 @@ PACKAGE = Path(brainrdl.__file__).parent
 # A room is a module or a package right under brainrdl. It may import from lower floors and from itself;
 # the ground floor's modules may import each other.
 FLOORS = [
-    {"stimuli", "pairs", "randomness", "layers", "dissimilarity", "discrepancy", "schedule", "runs", "settings"},
+    {
+        "stimuli",
+        "pairs",
+        "randomness",
+        "layers",
+        "dissimilarity",
+        "discrepancy",
+        "schedule",
+        "runs",
+        "settings",
+        "rdms",
+        "restricted_files",
+    },
     {"models", "data"},
     {"sources", "fmri"},
     {"objectives"},
-    {"training", "analysis", "experiment_file", "run_folder"},
-    {"experiment", "report"},
+    {"training", "analysis", "experiment_file", "brain_experiment_file", "run_folder"},
+    {"experiment", "report", "brain_rdms", "brain_experiment", "brain_report"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,7 +9,7 @@ import yaml
 from rsatoolbox.data import Dataset
 from rsatoolbox.rdm import RDMs, calc_rdm, load_rdm
 
-from brainrdl import report
+from brainrdl.report import task as report
 from brainrdl.analysis import save_rdms
 from brainrdl.report import results_table, write_report
 

@@ -19,6 +19,7 @@ from brainrdl.analysis.accuracy import (
 from brainrdl.analysis.figures.style import check_formats, save_figure
 from brainrdl.analysis.rdms import join_rdms, load_rdms
 from brainrdl.analysis.second_order import rdm_name, second_order_mds, undefined_rdms
+from brainrdl.report.tables import NONE, markdown_table
 from brainrdl.runs import write_text
 from brainrdl.settings import read_yaml
 
@@ -40,7 +41,7 @@ class ReportFiles(NamedTuple):
     notes: tuple[str, ...]
 
 
-def write_report(run_dir: str | Path, formats: Sequence[str] = ("png", "pdf")) -> ReportFiles:
+def write_task_report(run_dir: str | Path, formats: Sequence[str] = ("png", "pdf")) -> ReportFiles:
     """Write RUN_DIR/report: results and McNemar's tests as CSV and Markdown, and three figures.
 
     Errors are those of the final networks on the test set. The figures of RDMs show the first seed, last epoch.
@@ -63,7 +64,7 @@ def write_report(run_dir: str | Path, formats: Sequence[str] = ("png", "pdf")) -
     return files
 
 
-def results_table(run_dir: str | Path) -> pd.DataFrame:
+def task_results_table(run_dir: str | Path) -> pd.DataFrame:
     """The table of test errors as text to print: a row a method in the experiment's order, the teacher last.
 
     "—" stands where something is not defined, e.g. an interval over one seed. Raises ValueError as `write_report`.
@@ -156,9 +157,6 @@ def _errors(run: _Run) -> pd.DataFrame:
     return table
 
 
-_NONE = "—"
-
-
 def _readable(errors: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in errors.to_dict("records"):
@@ -177,11 +175,11 @@ def _readable(errors: pd.DataFrame) -> pd.DataFrame:
 
 
 def _percent(fraction: float, sign: str = "") -> str:
-    return _NONE if isnan(fraction) else f"{100 * fraction:{sign}.2f}".replace("-", "−")
+    return NONE if isnan(fraction) else f"{100 * fraction:{sign}.2f}".replace("-", "−")
 
 
 def _interval(low: float, high: float, sign: str = "") -> str:
-    return _NONE if isnan(low) else f"{_percent(low, sign)} … {_percent(high, sign)}"
+    return NONE if isnan(low) else f"{_percent(low, sign)} … {_percent(high, sign)}"
 
 
 def _results_page(run: _Run, files: ReportFiles) -> str:
@@ -198,7 +196,7 @@ def _results_page(run: _Run, files: ReportFiles) -> str:
     ]
     for method, lacking in run.missing.items():
         lines.append(f"- Not finished: {method}, seed{'s' * (len(lacking) > 1)} {', '.join(map(str, lacking))}.")
-    lines += ["", _markdown(_readable(errors)), "", *_table_notes(run)]
+    lines += ["", markdown_table(_readable(errors)), "", *_table_notes(run)]
     lines += [
         "",
         "McNemar's test between every two methods: [mcnemar.md](mcnemar.md). Numbers: results.csv, mcnemar.csv.",
@@ -222,7 +220,7 @@ def _teacher_line(run: _Run) -> str:
 def _table_notes(run: _Run) -> list[str]:
     notes = ["± is the standard deviation over seeds; intervals are 95 % t-intervals of the mean over seeds."]
     if len(run.seeds) == 1:
-        notes = [f"One seed: no spread and no interval ({_NONE})."]
+        notes = [f"One seed: no spread and no interval ({NONE})."]
     if not run.finished(BASELINE):
         notes.append(f"There is no finished method '{BASELINE}', so there are no differences to it.")
     else:
@@ -251,11 +249,6 @@ def _mcnemar_page(run: _Run, tests: pd.DataFrame) -> str:
         mcnemar_markdown(tests),
     ]
     return "\n".join(lines)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 _CAPTIONS = {

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +16,21 @@ from torch import nn
 
 from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
 from brainrdl.data import DataSplits, deformed, horizontal_flips, load_data
+from brainrdl.experiment.common import (
+    RunOptions,
+    build_seeded,
+    check_batch,
+    make_preprocessing,
+    save_weights,
+    say,
+    try_network,
+)
+from brainrdl.experiment.processes import in_processes
 from brainrdl.experiment_file import DeformedSettings, Experiment, NetworkSettings, TrainingSettings
 from brainrdl.layers import check_layers
-from brainrdl.models import Preprocessing, build_network, predict
+from brainrdl.models import Preprocessing, predict
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.method import MethodContext
-from brainrdl.randomness import Draw, torch_seeded
 from brainrdl.run_folder import (
     EXPERIMENT,
     HistoryFiles,
@@ -37,7 +41,7 @@ from brainrdl.run_folder import (
     looked_at,
     write_table,
 )
-from brainrdl.runs import write_bytes, write_json, write_text
+from brainrdl.runs import write_json, write_text
 from brainrdl.settings import dump_yaml
 from brainrdl.sources.network import NetworkTeacher
 from brainrdl.stimuli import Stimuli, StoredStimuli, in_batches, read_stimuli
@@ -49,45 +53,26 @@ if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How, not what, is run: nothing here changes a result.
-
-    resume: go on with unfinished parts. jobs: parts run at the same time, each in a process of its own.
-    accelerator, devices, nodes: as in Lightning Fabric. allow_code: networks may be "package.module:callable".
-    """
-
-    resume: bool = False
-    jobs: int = 1
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    allow_code: bool = False
-
-
-def run_experiment(experiment: Experiment, out: Path, options: RunOptions | None = None) -> bool:
-    """Run every part of the experiment that `out` does not hold yet; True in the process that wrote it.
-
-    Raises ValueError before anything is written where a setting cannot work, where `out` holds another experiment
-    (the setting that differs is named) or an unfinished one (unless `options.resume`).
-    """
+def run_task_experiment(experiment: Experiment, out: Path, options: RunOptions | None = None) -> bool:
+    """As `brainrdl.experiment.run_experiment`: the teacher, then every method with every seed."""
     run = _Run(experiment, Path(out), options or RunOptions())
     run.check()
     parts = run.open_folder()
     todo = [part for part in parts if not part.finished]
-    say = Console(file=sys.stdout, soft_wrap=True, highlight=False).print
     if len(parts) > len(todo):
         say(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
     run.fabric.barrier()
     if todo and todo[0].label == "teacher":
         run.run_teacher(todo.pop(0))
     if run.options.jobs > 1 and len(todo) > 1:
-        _run_in_processes(run, todo, say)
+        arguments = (run.experiment, run.out, run.options)
+        for position, (part, result) in enumerate(in_processes(_Run, arguments, todo, run.options.jobs)):
+            say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
     else:
         for position, part in enumerate(todo):
-            error = run.run_method(part, f"[{position + 1}/{len(todo)}] {part.name}")
+            result = run.run_method(part, f"[{position + 1}/{len(todo)}] {part.name}")
             if run.writes:
-                say(f"[{position + 1}/{len(todo)}] {part.name}: test error {error:.2%}")
+                say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
     run.fabric.barrier()
     return run.writes
 
@@ -150,8 +135,7 @@ class _Run:
 
     def build(self, settings: NetworkSettings, seed: int) -> nn.Module:
         """A network with the initial weights of `seed`, or those of its file."""
-        with torch_seeded(Draw(seed).torch_seed("initial weights")):
-            return build_network(settings.network, settings.arguments, settings.weights, self.options.allow_code)
+        return build_seeded(settings, seed, self.options.allow_code)
 
     # -- before anything is written ------------------------------------------------------------------------
 
@@ -166,7 +150,7 @@ class _Run:
                 check_layers(teacher, analysis.teacher_layers, "teacher (analysis.teacher_layers)")
             shown = images if experiment.teacher.data is None else _first_images(self.teacher_data)
             for these in (shown, images):
-                _try(teacher, experiment.teacher, these, "teacher")
+                try_network(teacher, experiment.teacher, these, "teacher")
         n_classes = len(self.data.class_names)
         for label, method in experiment.methods.items():
             settings = experiment.student_of(label)
@@ -175,18 +159,18 @@ class _Run:
             check_layers(student, method.student_layers(), f"student (methods.{label})")
             if teacher is not None:
                 check_layers(teacher, method.teacher_layers(), f"teacher (methods.{label})")
-            output = _try(student, settings, images, f"student of '{label}'")
+            output = try_network(student, settings, images, f"student of '{label}'")
             if output.ndim != 2 or output.shape[1] < n_classes:
                 raise ValueError(
                     f"student of '{label}' gives shape {tuple(output.shape)} for 2 images; the data has {n_classes} "
                     "classes, so (2, n_classes) is needed: set student.arguments"
                 )
             if method.data == "train":
-                _check_batch(experiment.training_of(label), len(self.data.train.ids), f"methods.{label}")
+                check_batch(experiment.training_of(label), len(self.data.train.ids), f"methods.{label}")
         if experiment.teacher is not None and experiment.teacher.training is not None:
             deformed_images = experiment.teacher.deformed
             n_images = deformed_images.train if deformed_images else len(self.teacher_data.train.ids)
-            _check_batch(experiment.teacher.training, n_images, "teacher")
+            check_batch(experiment.teacher.training, n_images, "teacher")
         _ = self.figure_stimuli
 
     def open_folder(self) -> list[Part]:
@@ -257,10 +241,10 @@ class _Run:
                 rdms = self._rdms(network, layers, preprocess, "teacher", settings.seed, -1)
                 save_rdms(rdms, part.folder / "rdms.h5")
                 save_weights(network, part.folder / "weights.safetensors")
-                _print(f"teacher: test error {error:.2%}" + ("" if same_data else " on its own data"))
+                say(f"teacher: test error {error:.2%}" + ("" if same_data else " on its own data"))
 
-    def run_method(self, part: Part, title: str, show: bool = True) -> float:
-        """Train one student and write its folder; its test error."""
+    def run_method(self, part: Part, title: str, show: bool = True) -> str:
+        """Train one student and write its folder; its test error, in words."""
         experiment, label = self.experiment, part.label
         method, training = experiment.methods[label], experiment.training_of(label)
         settings = experiment.student_of(label)
@@ -295,7 +279,7 @@ class _Run:
             if self.writes:
                 self._save_predictions(part.folder, student, preprocess, self.data.test)
                 save_weights(student, part.folder / "weights.safetensors")
-        return error
+        return f"test error {error:.2%}"
 
     @contextmanager
     def _part_folder(self, part: Part) -> Iterator[None]:
@@ -359,7 +343,7 @@ class _Run:
         if self.writes:
             files.write()
             if trainer.not_copied:
-                _print(f"{part.name}: weights not copied from the teacher: {', '.join(trainer.not_copied)}")
+                say(f"{part.name}: weights not copied from the teacher: {', '.join(trainer.not_copied)}")
             if trainer.copied:
                 write_json(part.folder / "copied.json", {"copied": trainer.copied, "not_copied": trainer.not_copied})
         if log is not None:
@@ -418,8 +402,8 @@ class _RDMLog:
         save_rdms(rdms, self.file)
 
 
-def describe_experiment(experiment: Experiment, allow_code: bool = False) -> str:
-    """What an experiment would do, after the checks that `run_experiment` makes first (ValueError as there)."""
+def describe_task_experiment(experiment: Experiment, allow_code: bool = False) -> str:
+    """As `brainrdl.experiment.describe_experiment`."""
     run = _Run(experiment, Path(), RunOptions(allow_code=allow_code))
     run.check()
     data, teacher = run.data, experiment.teacher
@@ -436,20 +420,6 @@ def describe_experiment(experiment: Experiment, allow_code: bool = False) -> str
         "unless the method says otherwise",
     ]
     return "\n".join(lines)
-
-
-def make_preprocessing(settings: NetworkSettings) -> Preprocessing:
-    """The preprocessing that these settings say."""
-    return Preprocessing(**settings.preprocess.model_dump())
-
-
-def save_weights(network: nn.Module, path: Path) -> None:
-    """The network's state as safetensors, whole or not at all."""
-    from safetensors.torch import save
-
-    # Clones, since safetensors refuses tensors that share memory.
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
-    write_bytes(path, save(state))
 
 
 def _deformed_splits(data: DataSplits, settings: DeformedSettings) -> DataSplits:
@@ -473,32 +443,9 @@ def _plain_stage(training: TrainingSettings) -> Stage:
     )
 
 
-def _try(network: nn.Module, settings: NetworkSettings, images: torch.Tensor, what: str) -> torch.Tensor:
-    """The network's output for a few images. Raises ValueError where shapes cannot meet."""
-    try:
-        network.eval()
-        with torch.no_grad():
-            output = network(make_preprocessing(settings)(images))
-    except Exception as error:  # whatever the network raises at a shape it cannot take
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise ValueError(
-            f"the {what} ({settings.network}) cannot take images of shape {tuple(images.shape[1:])} after its "
-            f"preprocessing: {reason}; set its preprocess (size, channels) or arguments"
-        ) from None
-    return torch.as_tensor(output) if isinstance(output, torch.Tensor) else torch.empty(0)
-
-
 def _first_images(data: DataSplits) -> torch.Tensor:
     """Two images, to try a network with."""
     return read_stimuli(data.train.subset(torch.arange(2))).images
-
-
-def _check_batch(training: TrainingSettings, n_images: int, what: str) -> None:
-    if n_images < training.batch_size:
-        raise ValueError(
-            f"{what}: {n_images} training images are fewer than a batch of {training.batch_size}; "
-            "lower training.batch_size or take more images"
-        )
 
 
 def _data_settings(experiment: Experiment, data: DataSplits) -> dict[str, Any]:
@@ -513,42 +460,3 @@ def _data_settings(experiment: Experiment, data: DataSplits) -> dict[str, Any]:
         assert split.labels is not None
         checksum = zlib.crc32(split.labels.numpy().tobytes(), checksum)
     return {**settings, "checksum": checksum}
-
-
-def _run_in_processes(run: _Run, parts: list[Part], say: Callable[[str], None]) -> None:
-    """Several parts at a time, each in a fresh process with its share of the processor's cores."""
-    jobs = min(run.options.jobs, len(parts))
-    threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_process, (threads,)) as pool:
-        waiting = {pool.submit(_run_one, run.experiment, run.out, run.options, part): part for part in parts}
-        try:
-            for position, done in enumerate(as_completed(waiting)):
-                say(f"[{position + 1}/{len(parts)}] {waiting[done].name}: test error {done.result():.2%}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.terminate()
-            raise
-
-
-def _start_process(threads: int) -> None:
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-
-
-def _run_one(experiment: Experiment, out: Path, options: RunOptions, part: Part) -> float:
-    return _cached_run(experiment, out, options).run_method(part, part.name, show=False)
-
-
-_RUNS: list[_Run] = []
-
-
-def _cached_run(experiment: Experiment, out: Path, options: RunOptions) -> _Run:
-    """The process's run, so that data and teacher are loaded once for all its parts."""
-    if not _RUNS:
-        _RUNS.append(_Run(experiment, out, options))
-    return _RUNS[0]
-
-
-def _print(text: str) -> None:
-    Console(file=sys.stdout, soft_wrap=True, highlight=False).print(text)

@@ -1,0 +1,30 @@
+"""An experiment file made into a run: a folder of finished parts, each made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from brainrdl.experiment.brain import describe_brain_experiment, run_brain_experiment
+from brainrdl.experiment.common import RunOptions
+from brainrdl.experiment.task import describe_task_experiment, run_task_experiment
+from brainrdl.experiment_file import BrainExperiment, Experiment
+
+__all__ = ["RunOptions", "describe_experiment", "run_experiment"]
+
+
+def run_experiment(experiment: Experiment | BrainExperiment, out: Path, options: RunOptions | None = None) -> bool:
+    """Run every part of the experiment that `out` does not hold yet; True in the process that wrote it.
+
+    Raises ValueError before anything is written where a setting cannot work, where `out` holds another experiment
+    (the setting that differs is named) or an unfinished one (unless `options.resume`).
+    """
+    if isinstance(experiment, BrainExperiment):
+        return run_brain_experiment(experiment, out, options)
+    return run_task_experiment(experiment, out, options)
+
+
+def describe_experiment(experiment: Experiment | BrainExperiment, allow_code: bool = False) -> str:
+    """What an experiment would do, after the checks that `run_experiment` makes first (ValueError as there)."""
+    if isinstance(experiment, BrainExperiment):
+        return describe_brain_experiment(experiment, allow_code)
+    return describe_task_experiment(experiment, allow_code)

@@ -1,0 +1,343 @@
+"""An experiment with brains as teachers made into a run: every method × student × seed × fold, each part once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from torch import nn
+
+from brainrdl.analysis.rdms import network_rdms, pixel_rdm
+from brainrdl.experiment.brain_data import BrainData, BrainFold, averaged, rows_of
+from brainrdl.experiment.choosing import Chosen, choose
+from brainrdl.experiment.common import RunOptions, build_seeded, save_weights, say, try_network
+from brainrdl.experiment.processes import in_processes
+from brainrdl.experiment_file.brain import BrainExperiment, BrainMethod, StudentSettings
+from brainrdl.layers import check_layers
+from brainrdl.models import predict
+from brainrdl.objectives.base import Stage
+from brainrdl.objectives.rdl import RDLObjective
+from brainrdl.rdms import save_rdms
+from brainrdl.run_folder import (
+    EXPERIMENT,
+    HistoryFiles,
+    Part,
+    environment,
+    extended,
+    file_checksum,
+    looked_at,
+    write_table,
+)
+from brainrdl.runs import write_json, write_text
+from brainrdl.settings import dump_yaml
+from brainrdl.sources.base import TeacherRDMSource
+from brainrdl.stimuli import Stimuli
+from brainrdl.training.progress import show_progress
+from brainrdl.training.trainer import Evaluation, Trainer, make_fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def run_brain_experiment(experiment: BrainExperiment, out: Path, options: RunOptions | None = None) -> bool:
+    """As `brainrdl.experiment.run_experiment`: every method × student × seed × fold."""
+    run = _BrainRun(experiment, Path(out), options or RunOptions())
+    run.check()
+    parts = run.open_folder()
+    todo = [part for part in parts if not part.finished]
+    if len(parts) > len(todo):
+        say(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
+    run.fabric.barrier()
+    if run.options.jobs > 1 and len(todo) > 1:
+        arguments = (run.experiment, run.out, run.options)
+        for position, (part, result) in enumerate(in_processes(_BrainRun, arguments, todo, run.options.jobs)):
+            say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
+    else:
+        for position, part in enumerate(todo):
+            result = run.run_method(part, f"[{position + 1}/{len(todo)}] {part.name}")
+            if run.writes:
+                say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
+    run.fabric.barrier()
+    return run.writes
+
+
+class _BrainRun:
+    """An experiment with its data, made when they are first needed."""
+
+    def __init__(self, experiment: BrainExperiment, out: Path, options: RunOptions) -> None:
+        self.experiment, self.out, self.options = experiment, out, options
+        self.data = BrainData(experiment, options.allow_code)
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """One for the run."""
+        settings = self.options
+        precision = self.experiment.training.precision
+        return make_fabric(settings.accelerator, settings.devices, settings.nodes, precision)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return bool(self.fabric.is_global_zero)
+
+    # -- before anything is written ------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise ValueError where networks, layers, stimuli and RDMs do not go together."""
+        experiment, data = self.experiment, self.data
+        data.check()
+        for label, method in experiment.methods.items():
+            for name in experiment.students_of(label):
+                settings = experiment.student_of(label, name)
+                student = build_seeded(settings, 0, self.options.allow_code)
+                where = f"student '{name}'"
+                check_layers(student, experiment.score.layers, f"{where} (score.layers)")
+                check_layers(student, method.student_layers(), f"{where} (methods.{label}.layers)")
+                images = data.training_images(settings).images[:2]
+                output = try_network(student, settings, images, where)
+                if method.task_weight > 0:
+                    self._check_task(output, label, name)
+
+    def _check_task(self, output: torch.Tensor, label: str, name: str) -> None:
+        column = self.experiment.task is not None and self.experiment.task.column is not None
+        n_classes = len(self.data.classes if column else self.data.task_data.class_names)
+        if output.ndim != 2 or output.shape[1] < n_classes:
+            raise ValueError(
+                f"student '{name}' gives shape {tuple(output.shape)} for 2 images; the task of method '{label}' has "
+                f"{n_classes} classes, so (2, n_classes) is needed: set students.{name}.arguments"
+            )
+
+    def open_folder(self) -> list[Part]:
+        """Compare the folder with the experiment; write what the report needs; the parts, finished ones marked."""
+        together = extended(self.out, self.experiment.model_dump(mode="json"))
+        parts = looked_at(self._parts(), self.options.resume)
+        if self.writes:
+            write_text(self.out / EXPERIMENT, dump_yaml(together))
+            write_json(self.out / "environment.json", environment(self.fabric.device, self.fabric.world_size))
+            self._write_references()
+        return parts
+
+    def _write_references(self) -> None:
+        """What networks are compared with: the brains, the teachers, the pixels, and what is known of the stimuli."""
+        experiment, data = self.experiment, self.data
+        save_rdms(data.brain, self.out / "brain.h5")
+        for label, method in experiment.methods.items():
+            if method.teacher is None:
+                continue
+            for fold in {fold.group: fold for fold in data.folds(label)}.values():
+                rdms = averaged(experiment.teachers[method.teacher], data.teacher_rdms(method.teacher, fold))
+                save_rdms(rdms, self.out / "teachers" / fold.teacher_file(method.teacher))
+        images = data.scored_stimuli.images.read()._replace(labels=None)
+        save_rdms(pixel_rdm(images, experiment.score.dissimilarity), self.out / "pixels.h5")
+        write_table(self.out / "stimuli.csv", data.stimuli.table.reset_index(drop=True))
+
+    def _parts(self) -> Iterator[Part]:
+        experiment, data = self.experiment, self.data
+        for label, method in experiment.methods.items():
+            for name in experiment.students_of(label):
+                student = experiment.student_of(label, name).model_dump(mode="json")
+                for network in filter(None, (student, student["trunk"])):
+                    if network["weights"] not in (None, "pretrained"):
+                        network["weights"] = file_checksum(network["weights"])
+                student.pop("training")
+                teacher = None if method.teacher is None else experiment.teachers[method.teacher]
+                settings = {
+                    "data": data.checksum(experiment.student_of(label, name)),
+                    "student": student,
+                    "method": method.model_dump(mode="json"),
+                    "teacher": None if teacher is None else _without_place(teacher.model_dump(mode="json")),
+                    "training": experiment.training_of(label, name).model_dump(mode="json"),
+                    "stimulus_norm": experiment.stimulus_norm,
+                    "choose": None if experiment.choose is None else experiment.choose.model_dump(mode="json"),
+                    "task": None if experiment.task is None else experiment.task.model_dump(mode="json"),
+                    "folds": experiment.folds.model_dump(mode="json"),
+                    "score": _without_place(experiment.score.model_dump(mode="json")),
+                }
+                for seed in experiment.seeds:
+                    for fold in data.folds(label):
+                        folder = self.out / label / name / f"seed-{seed}" / fold.name
+                        own = {**settings, "seed": seed, "fold": fold.name}
+                        yield Part(label, seed, folder, own, detail=f"{name}, {fold.name}")
+
+    # -- the parts -------------------------------------------------------------------------------------------------
+
+    def run_method(self, part: Part, title: str, show: bool = True) -> str:
+        """Choose, train and look at one network; write its folder; what to say of it."""
+        name, fold = self._of(part)
+        method = self.experiment.methods[part.label]
+        student = self.experiment.student_of(part.label, name)
+        if self.writes:
+            part.mark(finished=False)
+        chosen = Chosen({}, None)
+        if method.learns and self.experiment.choose is not None:
+            chosen = choose(self, part, name, fold)
+            method = chosen.applied_to(method)
+        if self.writes:
+            # On disk before the network is scored on anything.
+            write_json(part.folder / "fold.json", {**fold._asdict(), "chosen": chosen.settings, "epoch": chosen.epoch})
+        network = build_seeded(student, part.seed, self.options.allow_code)
+        n_epochs = 0
+        if method.learns:
+            n_epochs = self._train(part, title, network, name, method, fold, chosen, show)
+        if self.writes:
+            preprocess = self.data.preprocessing(student)
+            rdms = network_rdms(
+                network,
+                self.experiment.score.layers,
+                self.data.scored_images(student),
+                self.experiment.score.dissimilarity,
+                preprocess=preprocess,
+                name=part.label,
+                seed=part.seed,
+                epoch=n_epochs - 1,
+            )
+            save_rdms(rdms, part.folder / "rdms.h5")
+            if method.task_weight > 0:
+                self._save_predictions(part, network, student, fold)
+            if method.learns:
+                save_weights(network, part.folder / "weights.safetensors")
+        self.fabric.barrier()
+        if self.writes:
+            part.mark(finished=True)
+        return f"{n_epochs} epochs" if method.learns else "untrained"
+
+    def _of(self, part: Part) -> tuple[str, BrainFold]:
+        """The student and the fold of a part."""
+        name = part.folder.parent.parent.name
+        return name, next(fold for fold in self.data.folds(part.label) if fold.name == part.folder.name)
+
+    def _train(
+        self,
+        part: Part,
+        title: str,
+        network: nn.Module,
+        name: str,
+        method: BrainMethod,
+        fold: BrainFold,
+        chosen: Chosen,
+        show: bool,
+    ) -> int:
+        """Train on the fold's stimuli, up to the chosen epoch; how many epochs it was."""
+        files = HistoryFiles(part.folder)
+        with show_progress(title, None if show and self.writes else Console(quiet=True)) as progress:
+            for row, timing in self.training(
+                network, part, name, method, fold.trained, fold, {}, progress, part.checkpoint
+            ):
+                files.add(row, timing)
+                if row["epoch"] + 1 == chosen.epoch:
+                    break
+        if self.writes:
+            files.write()
+        return len(files.rows)
+
+    def training(
+        self,
+        network: nn.Module,
+        part: Part,
+        name: str,
+        method: BrainMethod,
+        trained: tuple[str, ...],
+        fold: BrainFold,
+        evaluations: Mapping[str, Evaluation],
+        progress: Any = None,
+        checkpoint: Path | None = None,
+    ) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
+        """Train on the stimuli `trained`; each epoch's history and timing."""
+        experiment, data = self.experiment, self.data
+        settings = experiment.student_of(part.label, name)
+        training = experiment.training_of(part.label, name, method)
+        images = data.training_images(settings)
+        learned = images.subset(rows_of(images, trained))
+        n_stimuli = min(training.batch_size, len(learned.ids))
+        task: Stimuli | None = None
+        of_column = experiment.task is not None and experiment.task.column is not None
+        if method.task_weight > 0:
+            task = learned if of_column else data.shown(settings, data.task_data.train, "task")
+        source = None if method.teacher is None else data.teacher(method, fold, part.seed)
+        stream = "task" if task is not None and of_column else "stimuli"
+        objective = None if source is None else make_objective(method, source, stream)
+        stage = Stage(
+            objective,
+            method.alpha_schedule() if objective is not None else 1.0,
+            epochs=training.epochs,
+            task_weight=method.task_weight,
+            optimizer=training.make_optimizer(),
+            learning_rate=training.learning_rate_schedule(),
+        )
+        trainer = Trainer(
+            network,
+            stage,
+            preprocess=data.preprocessing(settings),
+            batch_size=training.batch_size if task is not None and not of_column else n_stimuli,
+            stimulus_batch_size=n_stimuli,
+            stimulus_norm=experiment.stimulus_norm,
+            seed=part.seed,
+            evaluations=evaluations,
+            clip=training.clip,
+            checkpoint=checkpoint,
+            compile=training.compile,
+            fabric=self.fabric,
+            progress=progress,
+        )
+        stimuli = learned if stream == "stimuli" and objective is not None else None
+        for record in trainer.fit(task, stimuli, resume=checkpoint is not None):
+            yield record.history, record.timing
+
+    def _save_predictions(self, part: Part, network: nn.Module, student: StudentSettings, fold: BrainFold) -> None:
+        """The task's answers on stimuli, or test images, that the network has not learned from."""
+        assert self.experiment.task is not None
+        if self.experiment.task.column is not None:
+            images = self.data.training_images(student)
+            test = images.subset(rows_of(images, fold.held_out))
+        else:
+            test = self.data.shown(student, self.data.task_data.test, "task test")
+        assert test.labels is not None
+        predicted = predict(network, test, self.data.preprocessing(student))
+        columns = {"stimulus": test.ids, "label": test.labels.tolist(), "predicted": predicted.tolist()}
+        write_table(part.folder / "predictions.csv", pd.DataFrame(columns))
+
+
+def make_objective(method: BrainMethod, source: TeacherRDMSource, stream: str) -> RDLObjective:
+    """The objective that a method's settings say."""
+    return RDLObjective(
+        source,
+        method.layers,
+        pairs=method.pairs,
+        images=method.images,
+        dissimilarity=method.dissimilarity,
+        discrepancy=method.discrepancy,
+        normalization=method.normalization,
+        stream=stream,
+    )
+
+
+def describe_brain_experiment(experiment: BrainExperiment, allow_code: bool = False) -> str:
+    """As `brainrdl.experiment.describe_experiment`."""
+    run = _BrainRun(experiment, Path(), RunOptions(allow_code=allow_code))
+    run.check()
+    data = run.data
+    parts = list(run._parts())
+    brain = data.brain.rdm_descriptors
+    lines = [
+        f"experiment {experiment.name}: usable",
+        f"  stimuli   {experiment.stimuli.spec}: {len(data.stimuli.images.ids)}",
+        f"  students  {', '.join(experiment.students)}",
+        f"  teachers  {', '.join(experiment.teachers) or 'none'}",
+        f"  scored    {len(set(brain['subject']))} subjects × {', '.join(sorted(set(map(str, brain['roi']))))}, by "
+        f"{experiment.score.comparison}, on {experiment.folds.n} folds × {experiment.folds.splits} splits",
+        f"  methods   {', '.join(experiment.methods)}",
+        f"  seeds     {', '.join(map(str, experiment.seeds))}",
+        f"  networks  {len(parts)}, of at most {experiment.training.epochs} epochs each "
+        "unless the method says otherwise",
+    ]
+    return "\n".join(lines)
+
+
+def _without_place(settings: dict[str, Any]) -> dict[str, Any]:
+    """Measured RDMs are told by their content, not by where they lie."""
+    return {key: value for key, value in settings.items() if key not in ("spec", "file")}

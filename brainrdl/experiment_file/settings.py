@@ -1,0 +1,91 @@
+"""What experiment files of every kind say of networks and of training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from brainrdl.objectives.base import Optimizer, adamw, sgd
+from brainrdl.schedule import Schedule, constant, halving, linear_decay, warm_up
+
+_FOLDER_NAME = r"\w[\w.+-]*"
+
+
+class Settings(BaseModel):
+    """A part of an experiment file: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PreprocessSettings(Settings):
+    """How raw images (0…1) become a network's input; see `brainrdl.models.Preprocessing`."""
+
+    size: tuple[int, int] | None = None
+    channels: Literal[1, 3] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    global_contrast: bool = False
+
+
+class NetworkSettings(Settings):
+    """network: a name as in `brainrdl.models.build_network`. arguments: of its callable. weights: a file."""
+
+    network: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+    preprocess: PreprocessSettings = Field(default_factory=PreprocessSettings)
+
+
+class TrainingSettings(Settings):
+    """How a network is trained.
+
+    schedule: of the learning rate: "linear" to zero, "halving" every `halve_every` epochs, or "constant"; reached
+    over `warm_up` epochs. clip: largest norm of the gradient. keep: "last", or "best" by validation error.
+    patience: stop after so many epochs without a lower validation error; null = never. precision: as in Lightning
+    Fabric: "32-true", "bf16-mixed" or "16-mixed". compile: torch.compile.
+    """
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(100, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(0.05, gt=0, allow_inf_nan=False)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    schedule: Literal["linear", "halving", "constant"] = "linear"
+    halve_every: int = Field(25, ge=1)
+    warm_up: float = Field(0.0, ge=0, allow_inf_nan=False)
+    clip: float | None = Field(None, gt=0)
+    keep: Literal["last", "best"] = "last"
+    patience: int | None = Field(None, ge=1)
+    precision: str = "32-true"
+    compile: bool = False
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer that these settings say."""
+        if self.optimizer == "sgd":
+            return sgd(self.learning_rate, self.momentum, self.weight_decay)
+        return adamw(self.learning_rate, self.weight_decay)
+
+    def learning_rate_schedule(self) -> Schedule:
+        """What the learning rate is multiplied by."""
+        schedules = {"linear": linear_decay(1.0), "constant": constant(1.0), "halving": halving(1.0, self.halve_every)}
+        return warm_up(schedules[self.schedule], self.warm_up) if self.warm_up else schedules[self.schedule]
+
+
+def check_names(name: str, labels: Iterable[str], seeds: list[int]) -> None:
+    """Raise ValueError where the experiment or a method cannot be a folder, or seeds are not different numbers."""
+    if not re.fullmatch(_FOLDER_NAME, name):
+        raise ValueError(f"name '{name}' cannot be a folder's name; use letters, digits, _ . + -")
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
+        raise ValueError("seeds must be different numbers from 0 to 2147483647")
+    for label in labels:
+        if not re.fullmatch(_FOLDER_NAME, label) or label in ("teacher", "report"):
+            raise ValueError(f"method '{label}' cannot be a folder's name; use letters, digits, _ . + -")
+
+
+def over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Settings `above` in place of those `below` that have the same keys."""
+    return {**below, **above}

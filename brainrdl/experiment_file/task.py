@@ -1,0 +1,128 @@
+"""What the file of an experiment with a task and a network as teacher says, with every default."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from brainrdl.data import DataSettings
+from brainrdl.experiment_file.reading import RawExperiment
+from brainrdl.experiment_file.settings import NetworkSettings, Settings, TrainingSettings, check_names, over
+from brainrdl.objectives.method import MethodSettings
+from brainrdl.objectives.methods import METHODS
+from brainrdl.settings import validate
+
+
+class DeformedSettings(Settings):
+    """The teacher's images, made from the student's training images in the manner of InfiMNIST.
+
+    The first `validation` examples validate, the next `train` train (as in the paper). source: which images are
+    deformed; "train+validation" is the paper's way, in which the teacher has seen what the student is chosen on.
+    The other fields are those of `brainrdl.data.deformed`; null takes its default.
+    """
+
+    train: int = Field(ge=1)
+    validation: int = Field(ge=1)
+    source: Literal["train", "train+validation"] = "train"
+    seed: int = 0
+    max_shift: float | None = Field(None, ge=0)
+    displacement: float | None = Field(None, ge=0)
+    smoothness: float | None = Field(None, gt=0)
+
+
+class TeacherSettings(NetworkSettings):
+    """The teacher: weights from a file, or trained first, on `data` or on `deformed` images of the student's data."""
+
+    data: DataSettings | None = None
+    deformed: DeformedSettings | None = None
+    training: TrainingSettings | None = None
+    seed: int = Field(1000, ge=0)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> TeacherSettings:
+        if (self.weights is None) != (self.training is not None):
+            raise ValueError("a teacher needs either weights (a file) or training (to be trained first)")
+        if self.data is not None and self.deformed is not None:
+            raise ValueError("a teacher learns from either data or deformed, not from both")
+        return self
+
+
+class AnalysisSettings(Settings):
+    """What is kept for the report.
+
+    layers: of the student, for its RDMs. teacher_layers: of the teacher; null takes those of `layers` that it has.
+    n_per_class: figure stimuli of each class, from the test images. every: RDMs also after every so many epochs;
+    0 = only before and after training. test_every: test error after every so many epochs, and after the last.
+    """
+
+    layers: list[str] = Field(default_factory=list)
+    teacher_layers: list[str] | None = None
+    dissimilarity: Literal["euclidean", "sqeuclidean", "correlation", "cosine"] = "euclidean"
+    n_per_class: int = Field(default=10, ge=2)
+    every: int = Field(default=0, ge=0)
+    test_every: int = Field(default=1, ge=1)
+
+
+class Experiment(Settings):
+    """A whole experiment: every method × every seed, on the same data, with the same teacher."""
+
+    name: str
+    data: DataSettings
+    student: NetworkSettings
+    teacher: TeacherSettings | None = None
+    training: TrainingSettings
+    methods: dict[str, SerializeAsAny[MethodSettings]] = Field(min_length=1)
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        check_names(self.name, self.methods, self.seeds)
+        for label, method in self.methods.items():
+            training = {**self.training.model_dump(), **method.training}
+            if not self.data.validation and (training["keep"] == "best" or training["patience"] is not None):
+                raise ValueError(
+                    f"keep 'best' and patience (method '{label}') need validation images: data.validation > 0"
+                )
+            if method.needs_teacher and self.teacher is None:
+                raise ValueError(f"method '{label}' needs a teacher; add one, or leave the method out")
+            if method.data == "deformed" and (self.teacher is None or self.teacher.deformed is None):
+                raise ValueError(f"method '{label}' trains on deformed images; say how under teacher.deformed")
+        return self
+
+    def student_of(self, label: str) -> NetworkSettings:
+        """The student of a method, its own settings over the experiment's."""
+        return NetworkSettings.model_validate(over(self.student.model_dump(), self.methods[label].student))
+
+    def training_of(self, label: str) -> TrainingSettings:
+        """The training of a method, its own settings over the experiment's."""
+        return TrainingSettings.model_validate(over(self.training.model_dump(), self.methods[label].training))
+
+
+def task_experiment(raw: RawExperiment) -> Experiment:
+    """The checked settings. Raises ValueError with file, field, what was expected and what came."""
+    settings, file = dict(raw.settings), raw.file
+    settings["methods"] = {label: read_method(label, given, file) for label, given in settings["methods"].items()}
+    experiment = validate(Experiment, settings, file)
+    for label, method in experiment.methods.items():  # the parts of settings that stand under a method
+        for key, of_all, model in (
+            ("training", experiment.training, TrainingSettings),
+            ("student", experiment.student, NetworkSettings),
+        ):
+            validate(model, over(of_all.model_dump(), getattr(method, key)), file, f"methods.{label}.{key}")
+    return experiment
+
+
+def read_method(label: str, settings: Any, file: str) -> MethodSettings:
+    """The settings of one method; its kind is `method`, or the label where that is a method's name."""
+    settings = {} if settings is None else settings
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file}: methods.{label}: expected settings, got {settings!r}")
+    kind = settings.get("method", label)
+    if kind not in METHODS:
+        close = get_close_matches(str(kind), METHODS, n=1)
+        nearest = f"did you mean '{close[0]}'? " if close else ""
+        raise ValueError(f"{file}: methods.{label}: unknown method '{kind}'; {nearest}known: {', '.join(METHODS)}")
+    return validate(METHODS[kind], {**settings, "method": kind}, file, f"methods.{label}")

@@ -1,0 +1,407 @@
+"""An experiment with brains as teachers, from its file to its folder: what is scored, on what, and what is refused."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from scipy.spatial.distance import squareform
+from scipy.stats import spearmanr
+from typer.testing import CliRunner
+
+from brainrdl.cli import app
+from brainrdl.experiment_file import BrainExperiment, load_experiment
+from brainrdl.rdms import load_rdms
+
+N = 18
+IDS = [f"stim{k:02d}" for k in range(N)]
+CATEGORY = dict(zip(IDS, ["animal", "face", "tool"] * (N // 3), strict=True))
+
+
+def images():
+    """(n, 8, 8) uint8: a bright patch whose place goes by category, and noise."""
+    generator = np.random.default_rng(0)
+    made = generator.integers(0, 90, (N, 8, 8))
+    for k in range(N):
+        row = 2 * (k % 3)
+        made[k, row : row + 3, k // 3 : k // 3 + 3] += 150
+    return made.clip(0, 255).astype(np.uint8)
+
+
+def measured(n_subjects, seed, noise=0.3):
+    """(n_subjects, n, n) correlation distances of noisy, mixed pixels."""
+    generator = np.random.default_rng(seed)
+    pixels = images().reshape(N, -1) / 255
+    made = []
+    for _ in range(n_subjects):
+        patterns = pixels @ generator.normal(size=(64, 40)) / 8 + noise * generator.normal(size=(N, 40))
+        rdm = 1 - np.corrcoef(patterns)
+        made.append(squareform(squareform(rdm, checks=False)))
+    return np.stack(made)
+
+
+def write_set(folder, name, n_subjects, rois, seed):
+    """Images, table, RDMs and brain data spec of a data set; the spec's path."""
+    place = folder / name
+    (place / "images").mkdir(parents=True)
+    for stimulus, image in zip(IDS, images(), strict=True):
+        Image.fromarray(image).save(place / "images" / f"{stimulus}.png")
+    pd.DataFrame({"stimulus": IDS, "category": list(CATEGORY.values())}).to_csv(
+        place / "stimuli.tsv", sep="\t", index=False
+    )
+    files = []
+    for k, roi in enumerate(rois):
+        np.save(place / f"{roi}.npy", measured(n_subjects, seed + k))
+        subjects = [f"sub-{s + 1:02d}" for s in range(n_subjects)]
+        files.append({"file": f"{roi}.npy", "measure": "correlation", "descriptors": {"roi": roi, "subject": subjects}})
+    spec = {
+        "kind": "brain",
+        "name": name,
+        "folder": name,
+        "stimuli": {"table": "stimuli.tsv", "file": "images/{stimulus}.png", "size": [8, 8], "channels": 1},
+        "data": {"format": "rdms", "files": files},
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return path
+
+
+def write_sets(folder):
+    """The taught and the scored data set; their specs' paths."""
+    return write_set(folder, "taught", 2, ["IT"], 10), write_set(folder, "scored", 4, ["IT", "EVC"], 20)
+
+
+def experiment(taught, scored, **changes):
+    """The settings of an experiment with every kind of method."""
+    pull = {"teacher": "it", "layers": {"fc": "IT"}, "alpha": 1.0, "decay": "constant"}
+    settings = {
+        "name": "tiny",
+        "stimuli": {"spec": str(taught), "categories": "category"},
+        "students": {
+            "cnn": {
+                "network": "mnist_cnn",
+                "arguments": {
+                    "image_size": 8,
+                    "kernel_size": 3,
+                    "padding": 1,
+                    "pools": [2, 2],
+                    "features": [4, 4],
+                    "n_hidden": 12,
+                    "n_classes": 3,
+                },
+            }
+        },
+        "teachers": {
+            "it": {"spec": str(taught)},
+            "evc": {"spec": str(scored), "select": {"roi": "EVC"}, "subject_folds": 2},
+        },
+        "task": {"column": "category"},
+        "training": {"epochs": 2, "optimizer": "adamw", "learning_rate": 0.01, "schedule": "constant"},
+        "folds": {"n": 2, "stratify": "category"},
+        "methods": {
+            "untrained": {},
+            "task": {"task_weight": 1.0},
+            "it": pull,
+            "it_task": {**pull, "task_weight": 1.0, "alpha": 3.0},
+            "category": {**pull, "control": "category", "by": "category"},
+            "shuffled": {**pull, "control": "shuffled_within", "by": "category"},
+            "random": {**pull, "control": "random"},
+            "evc": {**pull, "teacher": "evc", "layers": {"fc": "EVC"}},
+        },
+        "score": {"spec": str(scored), "layers": ["fc"]},
+        "seeds": [0],
+    }
+    return {**settings, **changes}
+
+
+def write(path, settings):
+    """The experiment as a file."""
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return path
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return write_sets(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture(scope="module")
+def finished(sets, tmp_path_factory):
+    """Every method once, for the tests that only look."""
+    folder = tmp_path_factory.mktemp("finished")
+    choose = {"inner": 2, "grid": {"alpha": [0.5, 5.0]}}
+    file = write(folder / "tiny.yaml", experiment(*sets, choose=choose))
+    result = call("run", file, "--out", folder / "run", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    return folder / "run"
+
+
+def folds_of(run, method):
+    return sorted((run / method / "cnn" / "seed-0").iterdir())
+
+
+def fold(folder):
+    return json.loads((folder / "fold.json").read_text())
+
+
+def scores_of(run):
+    return pd.read_csv(run / "report" / "scores.csv", keep_default_na=False, na_values=[""])
+
+
+def test_a_run_holds_every_network_and_its_report(finished):
+    for method in experiment("a", "b")["methods"]:
+        folders = folds_of(finished, method)
+        assert len(folders) == (4 if method == "evc" else 2)
+        for folder in folders:
+            names = {path.name for path in folder.iterdir()}
+            assert {"part.json", "fold.json", "rdms.h5"} <= names
+            learns = method != "untrained"
+            assert learns == ("weights.safetensors" in names) == ("choosing.csv" in names) == ("history.csv" in names)
+            assert ("predictions.csv" in names) == (method in ("task", "it_task"))
+    report = {path.name for path in (finished / "report").iterdir()}
+    assert {"scores.csv", "subjects.csv", "agreement.csv", "tests.csv", "dissociations.csv", "task.csv"} <= report
+    assert {"results.md", "category_only.csv", "agreement.png", "rdm_grid.png", "tradeoff.png"} <= report
+    page = (finished / "report" / "results.md").read_text()
+    for words in ("noise ceiling between subjects", "Double dissociation", "teacher RDM: it", "the epoch to stop at"):
+        assert words in page
+
+
+def test_nothing_is_scored_that_was_learned_and_every_stimulus_is_held_out_once(finished):
+    for method in ("it", "evc"):
+        for folder in folds_of(finished, method):
+            assert not set(fold(folder)["trained"]) & set(fold(folder)["held_out"])
+            assert set(fold(folder)["trained"]) | set(fold(folder)["held_out"]) == set(IDS)
+    held_out = [stimulus for folder in folds_of(finished, "it") for stimulus in fold(folder)["held_out"]]
+    assert sorted(held_out) == IDS
+
+
+def test_a_score_is_the_comparison_with_one_subject_on_pairs_of_held_out_stimuli(finished):
+    scores = scores_of(finished)
+    folder = folds_of(finished, "it")[1]
+    held_out = fold(folder)["held_out"]
+    i, j = np.triu_indices(len(held_out), 1)
+
+    def vector(rdms, k):
+        ids = list(map(str, rdms.pattern_descriptors["stimulus"]))
+        rows = [ids.index(stimulus) for stimulus in held_out]
+        return rdms.get_matrices()[k][np.ix_(rows, rows)][i, j]
+
+    brain = load_rdms(finished / "brain.h5")
+    network = vector(load_rdms(folder / "rdms.h5"), 0)
+    same = np.array([CATEGORY[held_out[a]] == CATEGORY[held_out[b]] for a, b in zip(i, j, strict=True)])
+    for k, (subject, roi) in enumerate(
+        zip(brain.rdm_descriptors["subject"], brain.rdm_descriptors["roi"], strict=True)
+    ):
+        for kind, chosen in (("all", np.ones(len(i), bool)), ("within", same)):
+            row = scores[
+                (scores["method"] == "it")
+                & (scores["fold"] == fold(folder)["fold"])
+                & (scores["subject"] == subject)
+                & (scores["roi"] == roi)
+                & (scores["pairs"] == "held_out")
+                & (scores["kind"] == kind)
+            ]
+            expected = spearmanr(network[chosen], vector(brain, k)[chosen]).statistic
+            assert row["score"].item() == pytest.approx(expected, abs=1e-9)
+            assert row["n_pairs"].item() == chosen.sum()
+
+
+def test_subjects_that_teach_are_not_those_that_score(finished):
+    scores = scores_of(finished)
+    scores = scores[scores["method"] == "evc"]
+    for folder in folds_of(finished, "evc"):
+        assert not set(fold(folder)["taught_by"]) & set(fold(folder)["scored_on"])
+    assert (
+        scores.groupby(["fold", "roi", "pairs", "kind", "layer"])["subject"]
+        .apply(list)
+        .map(sorted)
+        .map(lambda subjects: subjects == [f"sub-{k:02d}" for k in range(1, 5)])
+        .all()
+    )
+
+
+def test_what_was_chosen_is_the_best_of_the_inner_folds(finished):
+    for folder in folds_of(finished, "it"):
+        table = pd.read_csv(folder / "choosing.csv")
+        assert len(table) == 2 * 2 * 2  # settings, inner folds, epochs
+        means = table.groupby(["alpha", "epoch"])["score"].mean()
+        assert (fold(folder)["chosen"]["alpha"], fold(folder)["epoch"]) == means.idxmax()
+        assert len(pd.read_csv(folder / "history.csv")) == fold(folder)["epoch"]
+
+
+def test_what_is_held_out_has_no_influence_on_training_or_choosing(finished, sets, tmp_path):
+    """Nonsense in place of what the teacher says of held-out stimuli changes no bit of the network."""
+    taught, scored = write_sets(tmp_path)
+    first = folds_of(finished, "it")[0]
+    rows = [IDS.index(stimulus) for stimulus in fold(first)["held_out"]]
+    rdms = np.load(tmp_path / "taught" / "IT.npy")
+    nonsense = np.random.default_rng(5).random((len(IDS), len(IDS)))
+    nonsense = (nonsense + nonsense.T) * (1 - np.eye(len(IDS)))
+    rdms[:, rows] = nonsense[rows]
+    rdms[:, :, rows] = nonsense[:, rows]
+    np.save(tmp_path / "taught" / "IT.npy", rdms)
+    choose = {"inner": 2, "grid": {"alpha": [0.5, 5.0]}}
+    file = write(tmp_path / "tiny.yaml", experiment(taught, scored, choose=choose))
+    result = call("run", file, "--out", tmp_path / "run", "--methods", "it,shuffled", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    for method, same in (("it", True), ("shuffled", True)):
+        for k, (before, after) in enumerate(
+            zip(folds_of(finished, method), folds_of(tmp_path / "run", method), strict=True)
+        ):
+            for name in ("weights.safetensors", "choosing.csv", "rdms.h5"):
+                equal = (before / name).read_bytes() == (after / name).read_bytes()
+                assert equal == (same and k == 0) or name == "rdms.h5", (method, k, name)
+
+
+def test_finished_parts_are_not_run_again_and_a_run_is_extended(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    again = call("run", run / "experiment.yaml", "--out", run, "--accelerator", "cpu")
+    assert again.exit_code == 0 and "18 of 18 parts are finished already" in again.output
+    more = call(
+        "run", run / "experiment.yaml", "--out", run, "--seeds", "0,1", "--methods", "untrained", "--accelerator", "cpu"
+    )
+    assert more.exit_code == 0, more.output
+    assert set(pd.read_csv(run / "report" / "scores.csv").query("method == 'untrained'")["seed"]) == {0, 1}
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, monkeypatch):
+    from brainrdl.experiment import brain as module
+
+    class Interrupted(module.Trainer):
+        def fit(self, *args, **kwargs):
+            for record in super().fit(*args, **kwargs):
+                if self.checkpoint is not None and "fold-1" in str(self.checkpoint):
+                    raise KeyboardInterrupt  # the epoch is trained and kept, nobody has seen its record
+                yield record
+
+    monkeypatch.setattr(module, "Trainer", Interrupted)
+    words = ("run", finished / "experiment.yaml", "--out", tmp_path / "run", "--methods", "it", "--accelerator", "cpu")
+    assert call(*words).exit_code == 130
+    monkeypatch.undo()
+    refused = call(*words)
+    assert refused.exit_code == 2 and "--resume" in refused.output
+    assert call(*words, "--resume").exit_code == 0
+    for before, after in zip(folds_of(finished, "it"), folds_of(tmp_path / "run", "it"), strict=True):
+        for name in ("weights.safetensors", "history.csv", "rdms.h5", "choosing.csv", "fold.json"):
+            assert (before / name).read_bytes() == (after / name).read_bytes()
+
+
+def test_several_processes_give_the_same(finished, tmp_path):
+    words = ("--methods", "it", "--jobs", "2", "--accelerator", "cpu")
+    result = call("run", finished / "experiment.yaml", "--out", tmp_path / "run", *words)
+    assert result.exit_code == 0, result.output
+    for before, after in zip(folds_of(finished, "it"), folds_of(tmp_path / "run", "it"), strict=True):
+        assert (before / "weights.safetensors").read_bytes() == (after / "weights.safetensors").read_bytes()
+
+
+def test_a_task_of_other_images_beside_the_brain(sets, tmp_path):
+    settings = experiment(*sets, task={"data": {"spec": "digits", "train": 60, "validation": 20, "test": 40}})
+    settings["students"]["cnn"]["arguments"]["n_classes"] = 10
+    settings["training"]["batch_size"] = 20
+    file = write(tmp_path / "tiny.yaml", settings)
+    result = call("run", file, "--out", tmp_path / "run", "--methods", "it_task", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    history = pd.read_csv(folds_of(tmp_path / "run", "it_task")[0] / "history.csv")
+    assert {"task", "rdl/fc", "n_pairs/rdl/fc"} <= set(history)
+    assert len(pd.read_csv(folds_of(tmp_path / "run", "it_task")[0] / "predictions.csv")) == 40
+
+
+def test_a_frozen_trunk_comes_before_the_student(sets, tmp_path):
+    settings = experiment(*sets)
+    settings["students"]["cnn"] = {
+        "network": "linear_head",
+        "arguments": {"in_channels": 4, "n_units": 12},
+        "trunk": {
+            "network": "mnist_cnn",
+            "arguments": settings["students"]["cnn"]["arguments"],
+            "layer": "pool2",
+        },
+    }
+    settings["score"]["layers"] = ["embedding"]
+    settings["methods"]["it"]["layers"] = {"embedding": "IT"}
+    file = write(tmp_path / "tiny.yaml", settings)
+    result = call("run", file, "--out", tmp_path / "run", "--methods", "it,untrained", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"teachers.it.spec": "scored", "teachers.it.select": {"roi": "IT"}},
+            r"teacher 'it' and score have 4 subjects of .* in common, the first is 'sub-01'; set subject_folds",
+        ),
+        ({"methods.it.layers": {"fc": "V4"}}, r"methods.it.layers: teacher 'it' has no RDM 'V4'; it has: IT"),
+        ({"methods.it.layers": {"fc7": "IT"}}, r"layer 'fc7' is not in the student 'cnn' \(methods.it.layers\)"),
+        ({"methods.it.teacher": "v1"}, r"method 'it': no teacher 'v1'; there are: it, evc"),
+        ({"methods.it.layers": {}}, r"methods.it: teacher and layers go together"),
+        ({"methods.category.by": None}, r"methods.category: by \(a column of the stimulus table\) goes with control"),
+        ({"methods.category.by": "colour"}, r"have no column 'colour'; they have: stimulus, category"),
+        ({"methods.it.alpah": 1}, r"methods.it.alpah: unknown key; did you mean 'alpha'\?"),
+        ({"methods.it.students": ["vgg"]}, r"method 'it': no student 'vgg'; there are: cnn"),
+        ({"task": None}, r"method 'task' has a task_weight, but the experiment has no task"),
+        ({"students.cnn.arguments.n_classes": 2}, r"the task of method 'task' has 3 classes"),
+        ({"stimuli.categories": "colour"}, r"have no column 'colour'"),
+        ({"score.layers": ["pool9"]}, r"layer 'pool9' is not in the student 'cnn' \(score.layers\)"),
+        ({"score.spec": None}, r"score: give either spec .* or file"),
+        ({"teachers.it.select": {"roi": "V4"}}, r"no RDM has roi 'V4'; there are: IT"),
+        ({"folds.n": 10, "folds.stratify": "category"}, r"every category has fewer than 10 stimuli"),
+        ({"choose": {"grid": {"layers": [1]}}}, r"grid.layers: cannot be chosen"),
+        ({"choose": {"epoch": False}}, r"choose: nothing to choose"),
+        ({"training.epochs": 0}, r"training.epochs: "),
+        ({"methods.it.training": {"learning_rat": 1}}, r"methods.it.training.learning_rat: unknown key"),
+    ],
+)
+def test_wrong_settings_are_told_before_anything_is_written(sets, tmp_path, changes, message):
+    settings = json.loads(json.dumps(experiment(*sets)))
+    for path, value in changes.items():
+        *keys, last = path.split(".")
+        place = settings
+        for key in keys:
+            place = place[key]
+        place[last] = str(sets[1]) if value == "scored" else value
+    result = call("run", write(tmp_path / "tiny.yaml", settings), "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.output.replace("\n", " ")), result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_stimuli_without_an_image_or_with_ids_that_do_not_meet_are_told(tmp_path):
+    taught, scored = write_sets(tmp_path)
+    (tmp_path / "taught" / "images" / "stim03.png").rename(tmp_path / "away.png")
+    file = write(tmp_path / "tiny.yaml", experiment(taught, scored))
+    result = call("run", file, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert re.search(r"1 of 18 stimuli have no image file, the first is 'stim03'", result.output.replace("\n", " "))
+    (tmp_path / "away.png").rename(tmp_path / "taught" / "images" / "stim03.png")
+    table = tmp_path / "scored" / "stimuli.tsv"
+    table.write_text(re.sub(r"stim(?=\d)", "STIM", table.read_text()))
+    for path in (tmp_path / "scored" / "images").iterdir():
+        path.rename(path.with_name(path.name.upper().replace(".PNG", ".png")))
+    result = call("run", file, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    told = result.output.replace("\n", " ")
+    assert re.search(r"score: 0 of its 18 stimuli are among the 18", told)
+    assert "18 would match after changing case" in told
+
+
+def test_the_resolved_file_says_every_default_and_is_read_again(finished):
+    read = load_experiment(finished / "experiment.yaml")
+    assert isinstance(read, BrainExperiment)
+    assert read.score.comparison == "spearman"
+    assert read.model_dump(mode="json") == yaml.safe_load((finished / "experiment.yaml").read_text())
+
+
+def test_check_says_what_an_experiment_would_do(sets, tmp_path):
+    result = call("check", write(tmp_path / "tiny.yaml", experiment(*sets)))
+    assert result.exit_code == 0, result.output
+    assert "4 subjects × EVC, IT, by spearman, on 2 folds × 1 splits" in result.output
+    assert "networks  18" in result.output
