@@ -389,7 +389,7 @@ def test_stimuli_without_an_image_or_with_ids_that_do_not_meet_are_told(tmp_path
     result = call("run", file, "--out", tmp_path / "run")
     assert result.exit_code == 2
     told = result.output.replace("\n", " ")
-    assert re.search(r"score: 0 of its 18 stimuli are among the 18", told)
+    assert "teacher 'evc': 0 of its 18 stimuli are among the 18" in told
     assert "18 would match after changing case" in told
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Rescale = Literal["evidence", "setsize", "simple"]
 _RESCALE = ("evidence", "setsize", "simple")
-# What says how an RDM came about rather than what it is of.
-_BOOKKEEPING = ("index", "n_averaged")
+# What says how an RDM came about rather than what it is of: it does not keep RDMs apart.
+_BOOKKEEPING = ("index", "n_averaged", "n_voxels", "n_folds", "dof", "notes")
 
 
 def stimulus_ids(rdms: RDMs, descriptor: str = "stimulus") -> tuple[str, ...]:
@@ -60,7 +60,8 @@ def average_rdms(rdms: RDMs, over: str | Sequence[str] = "subject", rescale: Res
     """The mean over descriptors such as subject and session; RDMs that differ in any other descriptor stay apart.
 
     NaN (not measured) is left out of the mean; a pair that no RDM measured stays NaN. over: the descriptors to
-    average over; they are gone afterwards, and `n_averaged` says how many RDMs went into each mean.
+    average over; they are gone afterwards, as is what is an RDM's own (n_voxels, dof, …), and `n_averaged` says how
+    many RDMs went into each mean.
     rescale: bring the RDMs of each mean to one scale first, by `rsatoolbox.rdm.combine.rescale`, and weigh them as it
     says: for measures whose unit differs between subjects. The result has no unit (its root sum of squares is about 1)
     and its measure is called "rescaled ...".
@@ -74,10 +75,7 @@ def average_rdms(rdms: RDMs, over: str | Sequence[str] = "subject", rescale: Res
     if rescale is not None and rescale not in _RESCALE:
         raise ValueError(f"unknown rescaling '{rescale}'; expected one of {', '.join(_RESCALE)}")
     varying = {name for name in over if len(set(rdm_descriptor(rdms, name))) > 1}
-    kept = [name for name in rdms.rdm_descriptors if name not in (*over, *_BOOKKEEPING)]
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for k in range(rdms.n_rdm):
-        groups.setdefault(tuple(str(rdms.rdm_descriptors[name][k]) for name in kept), []).append(k)
+    kept, groups = group_rdms(rdms, over)
     if varying and len(groups) == rdms.n_rdm:
         apart = [name for name in kept if len(set(rdm_descriptor(rdms, name))) > 1]
         raise ValueError(
@@ -96,6 +94,18 @@ def average_rdms(rdms: RDMs, over: str | Sequence[str] = "subject", rescale: Res
         },
         pattern_descriptors=_without_index(rdms.pattern_descriptors),
     )
+
+
+def group_rdms(rdms: RDMs, over: Sequence[str]) -> tuple[list[str], dict[tuple[str, ...], list[int]]]:
+    """The descriptors besides `over` that tell RDMs apart, and the rows of RDMs for each combination of their values.
+
+    How an RDM came about (n_voxels, dof, notes, …) does not tell it apart.
+    """
+    kept = [name for name in rdms.rdm_descriptors if name not in (*over, *_BOOKKEEPING)]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for k in range(rdms.n_rdm):
+        groups.setdefault(tuple(str(rdms.rdm_descriptors[name][k]) for name in kept), []).append(k)
+    return kept, groups
 
 
 def subset_stimuli(rdms: RDMs, ids: Sequence[str], descriptor: str = "stimulus") -> RDMs:

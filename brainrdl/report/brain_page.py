@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,6 +15,9 @@ from brainrdl.rdms import join_rdms
 from brainrdl.report.brain import TEACHER, BrainRun, BrainTables, brain_tables, mean_brain, tradeoff_table
 from brainrdl.report.tables import NONE, markdown_table
 from brainrdl.runs import write_text
+
+if TYPE_CHECKING:
+    from rsatoolbox.rdm import RDMs
 
 _KINDS = {
     "all": "all pairs",
@@ -71,10 +74,18 @@ def results_rows(run: BrainRun, agreement: pd.DataFrame, layer: str) -> pd.DataF
         row = {"network": name}
         for roi in rois:
             for kind, words in (("all", roi), ("within", f"{roi}, within category")):
-                row[words] = _score(part[(part["roi"] == roi) & (part["kind"] == kind)])
+                of_kind = held_out[(held_out["roi"] == roi) & (held_out["kind"] == kind)]
+                scored = _score(part[(part["roi"] == roi) & (part["kind"] == kind)])
+                row[f"{words} ({_n_pairs(of_kind)})"] = scored
         rows.append(row)
     table = pd.DataFrame(rows)
     return table[[name for name in table if (table[name] != NONE).any()]]
+
+
+def _n_pairs(rows: pd.DataFrame) -> str:
+    """How many pairs a score is over, all folds of a split together; a range where networks differ."""
+    counts = sorted(set(rows.loc[rows["score"].notna(), "n_pairs"].round().astype(int)))
+    return f"{counts[0]:,} pairs" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} pairs" if counts else NONE
 
 
 def _score(row: pd.DataFrame) -> str:
@@ -108,7 +119,8 @@ def _page(run: BrainRun, tables: BrainTables, figures: Sequence[tuple[Path, str]
             lines += [f"## Layer `{layer}`", ""]
         lines += [markdown_table(results_rows(run, tables.agreement, layer)), ""]
     lines += ["", *_ceiling_lines(tables), "", *_verdicts(run, tables)]
-    lines += ["", "## Other pairs and kinds", "", markdown_table(_other_rows(tables)), ""]
+    lines += ["", "## Other pairs", "", "In brackets after each score the number of pairs (all folds of a split).", ""]
+    lines += [markdown_table(_other_rows(tables)), ""]
     if len(tables.tests):
         lines += ["## Methods paired over subjects", "", _TEST_WORDS, "", markdown_table(_test_rows(tables.tests)), ""]
     if len(tables.task):
@@ -150,7 +162,7 @@ def _ceiling_lines(tables: BrainTables) -> list[str]:
         one = with_ceiling.iloc[0]
         lines.append(
             f"- {roi}, {_KINDS[kind]}: noise ceiling between subjects {one['ceiling_low']:.3f} to "
-            f"{one['ceiling_high']:.3f}, on the same {one['n_pairs']:.0f} pairs (all folds of a split)."
+            f"{one['ceiling_high']:.3f}, on the same {one['n_pairs']:.0f} pairs of all folds of a split."
         )
     return lines
 
@@ -187,21 +199,27 @@ def _difference(row: Mapping[Any, Any], name: str) -> str:
     return f"{value:+.3f}{interval}"
 
 
+_PAIRS = {"held_out": "", "train_held_out": "trained × held-out, ", "trained": "trained, "}
+
+
 def _other_rows(tables: BrainTables) -> pd.DataFrame:
-    """The means of the pairs and kinds that the first table leaves out."""
+    """A row a network, layer and region: the means of the pairs and kinds that the first table leaves out."""
     rows = tables.agreement
-    rows = rows[(rows["pairs"] != "held_out") | ~rows["kind"].isin(["all", "within"])]
-    names = {"held_out": "held-out", "train_held_out": "trained × held-out", "trained": "trained"}
-    return pd.DataFrame(
-        {
-            "network": rows["network"],
-            "layer": rows["layer"],
-            "region": rows["roi"],
-            "pairs": [f"{names[p]}, {_KINDS[k]}" for p, k in zip(rows["pairs"], rows["kind"], strict=True)],
-            "score": [_score(rows.iloc[[k]]) for k in range(len(rows))],
-            "number of pairs": [NONE if isnan(n) else f"{n:.0f}" for n in rows["n_pairs"]],
-        }
+    rows = rows[((rows["pairs"] != "held_out") & (rows["kind"] == "all")) | rows["kind"].isin(["across", "partial"])]
+    rows = rows[(rows["pairs"] == "held_out") | (rows["kind"] == "all")]
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    for k, row in enumerate(rows.to_dict("records")):
+        place = str(row["network"]), str(row["layer"]), str(row["roi"])
+        what = _PAIRS[row["pairs"]] + _KINDS[row["kind"]]
+        n_pairs = "" if isnan(row["n_pairs"]) or isnan(row["score"]) else f" ({row['n_pairs']:.0f})"
+        cells.setdefault(place, {})[what] = _score(rows.iloc[[k]]) + n_pairs
+    table = pd.DataFrame(
+        [
+            {"network": network, "layer": layer, "region": roi, **scores}
+            for (network, layer, roi), scores in cells.items()
+        ]
     )
+    return table.fillna(NONE)
 
 
 def _test_rows(tests: pd.DataFrame) -> pd.DataFrame:
@@ -254,7 +272,7 @@ def _draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str])
         drawn.append((tradeoff.plot(of_alpha).figure, "tradeoff", caption))
     rdms = _example_rdms(run)
     caption = "RDMs of the first fold's networks (first seed) over all stimuli, and the brains' means."
-    drawn.append((rdm_grid.plot(rdms), "rdm_grid", caption))
+    drawn.append((rdm_grid.plot(_layers_as_rows(rdms)), "rdm_grid", caption))
     comparable = [k for k in range(rdms.n_rdm) if k not in undefined_rdms(rdms)]
     if len(comparable) >= 3:
         ax = second_order.plot(second_order_mds(rdms[comparable]), teacher="brain")
@@ -266,8 +284,8 @@ def _draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str])
     return files
 
 
-def _example_rdms(run: BrainRun) -> Any:
-    """The first fold's networks of the first student and seed, and the mean brains, over the stimuli all have."""
+def _example_rdms(run: BrainRun) -> RDMs:
+    """RDMs of the first fold's networks (first student and seed), the mean brains and pixels, over all stimuli."""
     first = run.networks[0]
     alike = [n for n in run.networks if (n.student, n.seed) == (first.student, first.seed)]
     chosen = {n.method: n for n in reversed(alike)}
@@ -283,3 +301,12 @@ def _example_rdms(run: BrainRun) -> Any:
         joined.pattern_descriptors["category"] = own
         joined.pattern_descriptors["label"] = [names.index(name) for name in own]
     return joined
+
+
+def _layers_as_rows(rdms: RDMs) -> RDMs:
+    """With the networks' RDMs in a row a layer and a column a method: there are many methods and few layers."""
+    networks, layers = list(rdms.rdm_descriptors["network"]), list(rdms.rdm_descriptors["layer"])
+    swapped = [(b, a) if a not in ("pixels", "brain") else (a, b) for a, b in zip(networks, layers, strict=True)]
+    turned = join_rdms([rdms])
+    turned.rdm_descriptors["network"], turned.rdm_descriptors["layer"] = map(list, zip(*swapped, strict=True))
+    return turned

@@ -114,6 +114,7 @@ class MeasuredPatterns:
         self.unbiased = dissimilarity == CROSSNOBIS
         self.weights = weights
         self._responses = {name: _Responses(name, table, dissimilarity) for name, table in tables.items()}
+        self.ids = tuple(dict.fromkeys(one for responses in self._responses.values() for one in responses.index))
 
     def covers(self, ids: Sequence[str]) -> Mapping[str, Tensor]:
         """Which stimuli have rows; for crossnobis, rows of two folds."""

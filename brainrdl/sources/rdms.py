@@ -58,6 +58,7 @@ class MeasuredRDMs:
         self.names = tuple(_names(rdms, name))
         self.dissimilarity = measure_name(rdms.dissimilarity_measure) or UNKNOWN
         self.unbiased = self.dissimilarity == CROSSNOBIS
+        self.ids = ids
         self._row = {one: row for row, one in enumerate(ids)}
         values = np.asarray(rdms.dissimilarities, dtype=np.float64)
         for one, vector in zip(self.names, values, strict=True):

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainrdl.rdms.selection import rdm_descriptor
+from brainrdl.rdms.selection import group_rdms, rdm_descriptor
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
-
-# What says how an RDM came about rather than what it is of.
-_BOOKKEEPING = ("index", "n_averaged")
 
 # Degrees of freedom with which the mean variance enters each pair's: with n RDMs no weight can be more than
 # (_PRIOR + n - 1) / _PRIOR times that of a pair of mean variance.
@@ -34,10 +31,7 @@ def reliability_weights(rdms: RDMs, over: str | Sequence[str] = "subject") -> RD
     over = [over] if isinstance(over, str) else list(over)
     for descriptor in over:
         rdm_descriptor(rdms, descriptor)
-    kept = [name for name in rdms.rdm_descriptors if name not in (*over, *_BOOKKEEPING)]
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for row in range(rdms.n_rdm):
-        groups.setdefault(tuple(str(rdms.rdm_descriptors[name][row]) for name in kept), []).append(row)
+    kept, groups = group_rdms(rdms, over)
     weights = [_inverse_variance(rdms.dissimilarities[rows], kept, key) for key, rows in groups.items()]
     return _as_rdms(np.stack(weights), rdms, {name: [key[k] for key in groups] for k, name in enumerate(kept)})
 
@@ -86,6 +80,6 @@ def _as_rdms(weights: np.ndarray, like: RDMs, rdm_descriptors: Mapping[str, obje
     return RDMs(
         weights,
         dissimilarity_measure="weight",
-        rdm_descriptors={name: values for name, values in rdm_descriptors.items() if name not in _BOOKKEEPING},
+        rdm_descriptors={name: values for name, values in rdm_descriptors.items() if name not in ("index", "n_averaged")},
         pattern_descriptors=dict(like.pattern_descriptors),
     )

@@ -314,3 +314,21 @@ def test_the_means_of_the_92_objects_are_rsatoolboxs(sessions):
     for k in range(1, 5):
         expected = sessions.subset("subject", f"sub-0{k}").mean().dissimilarities[0]
         np.testing.assert_allclose(one(subjects, subject=f"sub-0{k}"), expected, rtol=1e-12)
+
+
+def test_what_is_an_rdms_own_does_not_keep_it_apart_from_others():
+    rdms = RDMs(
+        np.arange(12.0).reshape(4, 3) ** 2,
+        rdm_descriptors={
+            "subject": ["a", "b", "a", "b"],
+            "roi": ["IT", "IT", "EVC", "EVC"],
+            "n_voxels": [100, 90, 50, 50],
+            "dof": [10, 10, 12, 12],
+            "notes": ["", "one voxel dropped", "", ""],
+        },
+        pattern_descriptors={"stimulus": ["x", "y", "z"]},
+    )
+    mean = average_rdms(rdms, over="subject")
+    assert list(mean.rdm_descriptors["roi"]) == ["IT", "EVC"]
+    np.testing.assert_array_equal(mean.dissimilarities, rdms.dissimilarities.reshape(2, 2, 3).mean(1))
+    assert not {"n_voxels", "dof", "notes"} & set(mean.rdm_descriptors)
