@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,11 @@ import typer
 from brainrdl import __version__
 
 if TYPE_CHECKING:
-    from brainrdl.experiment_file import Experiment
+    from brainrdl.data import Description
+    from brainrdl.data.spec import DataSpec
+    from brainrdl.experiment_file import BrainExperiment, Experiment
+    from brainrdl.fmri.describe import BrainDescription
+    from brainrdl.fmri.spec import BrainSpec
 
 app = typer.Typer(
     name="brainrdl",
@@ -60,7 +65,7 @@ def demo(context: typer.Context, out: Out = None) -> None:
 @app.command()
 def run(
     context: typer.Context,
-    experiment: Annotated[str, typer.Argument(help="An experiment file, or a built-in one: digits, mnist.")],
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or a built-in one: digits, mnist, it92.")],
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted run left.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -109,6 +114,76 @@ def report(
 
 
 @app.command()
+def rdms(
+    context: typer.Context,
+    data_spec: Annotated[str, typer.Argument(help="A brain data spec: a YAML file or a built-in's name.")],
+    out: Annotated[Path, typer.Option(help="FILE.h5; FILE.csv, FILE.png and FILE.pdf are written beside it.")],
+    subjects: Annotated[str | None, typer.Option(help="Only these of the spec, such as sub-01,sub-02.")] = None,
+    rois: Annotated[str | None, typer.Option(help="Only these of the spec, such as V1,IT.")] = None,
+) -> None:
+    """Make RDMs of measured patterns, with their reliability and noise ceilings."""
+    with _told(context):
+        from brainrdl.brain_rdms import make_rdms, summary
+
+        made = make_rdms(
+            data_spec,
+            out,
+            subjects=None if subjects is None else _words(subjects),
+            rois=None if rois is None else _words(rois),
+        )
+        typer.echo(summary(made))
+
+
+@app.command()
+def fetch(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A data spec of images or brain data: a built-in's name or a YAML file.")],
+    into: Annotated[Path | None, typer.Option(help="Data folder; default: $BRAINRDL_DATA, else the cache.")] = None,
+) -> None:
+    """Bring a public data set here, or say how its publisher gives it out."""
+    again = f"brainrdl fetch {shlex.quote(name)}" + (f" --into {shlex.quote(str(into))}" if into else "")
+    with _told(context, again):
+        from brainrdl.data.fetch import FetchError, fetch_files
+
+        spec = _fetchable(name)
+        root = _data_root() if into is None else into
+        folder = root / spec.folder
+        try:
+            brought = fetch_files(spec.files, folder, show_progress=True)
+        except FetchError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+        there = sum(file.was_there for file in brought)
+        told = f"{len(brought)} files in {folder}, checked; {there} were there" if brought else "nothing is downloaded"
+        typer.echo(f"{spec.name}: {told}")
+        if spec.instructions or not brought:
+            typer.echo(spec.instructions.strip() or f"see {spec.source.url or 'its publisher'}")
+        if brought and root != _data_root():
+            typer.echo(f"to use them: export BRAINRDL_DATA={shlex.quote(str(root.resolve()))}")
+
+
+def _data_root() -> Path:
+    from brainrdl.data.spec import data_root
+
+    return data_root()
+
+
+def _fetchable(name: str) -> DataSpec | BrainSpec:
+    """The data spec of a name or file, of images or brain data."""
+    from brainrdl.data.spec import load_spec, spec_names
+    from brainrdl.fmri.spec import load_brain_spec
+    from brainrdl.settings import read_yaml
+
+    known = sorted((*spec_names(), *spec_names("brain")))
+    if name not in known and not Path(name).is_file():
+        close = get_close_matches(name, known, n=1)
+        nearest = f"did you mean '{close[0]}'? " if close else ""
+        raise ValueError(f"data spec '{name}' is no file and no built-in; {nearest}built in: {', '.join(known)}")
+    is_brain = name in spec_names("brain") if name in known else read_yaml(Path(name)).get("kind") == "brain"
+    return load_brain_spec(name) if is_brain else load_spec(name)
+
+
+@app.command()
 def check(
     context: typer.Context,
     spec: Annotated[str, typer.Argument(help="A data spec or an experiment: a YAML file or a built-in's name.")],
@@ -122,19 +197,28 @@ def check(
         path = Path(spec)
         a_file = path.suffix in (".yaml", ".yml") or path.exists()
         keys = read_yaml(path) if a_file and not path.is_dir() else {}
-        if "methods" in keys or "student" in keys:
+        if "methods" in keys or "student" in keys or "students" in keys:
             typer.echo(_experiment_text(spec, allow_code))
             return
-        known = a_file or spec not in built_in_experiments()
-        if known or spec in _known_specs():
-            from brainrdl.data import describe, load_spec
-
-            described = describe(load_spec(spec))
+        built_in = not a_file and spec in built_in_experiments()
+        if not built_in or spec in _known_specs():
+            described = _described(spec, is_brain=keys.get("kind") == "brain")
             typer.echo(described)
             if not described.usable:
                 raise typer.Exit(2)
-        if not a_file and spec in built_in_experiments():
+        if built_in:
             typer.echo(_experiment_text(spec, allow_code))
+
+
+def _described(spec: str, is_brain: bool) -> Description | BrainDescription:
+    from brainrdl.data import describe, load_spec
+    from brainrdl.data.spec import spec_names
+    from brainrdl.fmri.describe import describe_brain
+    from brainrdl.fmri.spec import load_brain_spec
+
+    if is_brain or spec in spec_names("brain"):
+        return describe_brain(load_brain_spec(spec))
+    return describe(load_spec(spec))
 
 
 def _known_specs() -> list[str]:
@@ -150,7 +234,7 @@ def _experiment_text(source: str, allow_code: bool) -> str:
     return describe_experiment(load_experiment(source), allow_code)
 
 
-def _run(experiment: Experiment, out: Path | None, **options: object) -> None:
+def _run(experiment: Experiment | BrainExperiment, out: Path | None, **options: object) -> None:
     from brainrdl.experiment import RunOptions, run_experiment
     from brainrdl.report import results_table, write_report
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class ImageFiles(Dataset[tuple[Tensor, int]]):
     """Images that are read when they are needed: for folders larger than memory.
 
-    files: one an image. ids, labels: as in `Stimuli`. size: (height, width) to which each is brought: scaled
-    until it covers them, then cut around its centre. channels: 1 grey, 3 colour.
+    files: one an image. ids, labels: as in `Stimuli`; labels that are all -1 say that there is no task, and `read` gives
+    none. size: (height, width) to which each is brought: scaled until it covers them, then cut around its centre.
+    channels: 1 grey, 3 colour.
     Item k is (image, label): (channels, height, width) float32, 0…1, and the class index. Raises ValueError naming the
     file that cannot be read.
     """
@@ -58,7 +59,9 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(fill, range(len(self))))
-        return Stimuli(images, self.ids, self.labels)
+        # Stimuli of a brain data set have no task.
+        no_task = len(self) > 0 and bool((self.labels < 0).all())
+        return Stimuli(images, self.ids, None if no_task else self.labels)
 
 
 class Folder(NamedTuple):

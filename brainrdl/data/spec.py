@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator
 
+from brainrdl.data.fetch import PublicFile
 from brainrdl.settings import read_yaml, validate
 
 
@@ -31,7 +32,8 @@ class DataSpec(BaseModel):
     name: stands in every stimulus id. format: which reader it takes. folder: where the data lie, relative to
     the data root; of an image folder in a file of one's own, relative to that file. size: (height, width) in
     pixels. channels: 1 grey, 3 colour. classes: their names in the labels' order; an image folder's are those
-    of its subfolders. max_gib: up to this size an image folder is kept in memory.
+    of its subfolders. max_gib: up to this size an image folder is kept in memory. files: what `brainrdl fetch` brings,
+    below folder; instructions: what it prints.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -44,6 +46,8 @@ class DataSpec(BaseModel):
     channels: Literal[1, 3] = 3
     classes: tuple[str, ...] | None = None
     max_gib: float = Field(default=4, ge=0)
+    files: tuple[PublicFile, ...] = ()
+    instructions: str = ""
     source: Source = Source()
 
     @field_validator("size", "classes")
@@ -69,22 +73,29 @@ def load_spec(name_or_path: str | Path) -> DataSpec:
     if path.is_dir():
         folder = path.resolve()
         return DataSpec(name=re.sub(r"[^\w.-]", "_", folder.name), format="image_folder", folder=str(folder))
+    if name in spec_names("brain"):
+        raise ValueError(f"'{name}' is a brain data spec; expected one of images: {', '.join(spec_names())}")
     if not path.is_file():
         close = get_close_matches(name, spec_names(), n=1)
         nearest = f"did you mean '{close[0]}'? " if close else ""
         raise ValueError(
             f"data spec '{name}' is no file, no folder and no built-in; {nearest}built in: {', '.join(spec_names())}"
         )
-    spec = validate(DataSpec, read_yaml(path), f"data spec '{path}'")
+    raw = read_yaml(path)
+    if raw.get("kind") == "brain":
+        raise ValueError(f"{path} is a brain data spec (kind: brain); expected a data spec of images")
+    spec = validate(DataSpec, raw, f"data spec '{path}'")
     if spec.format == "image_folder":
         return spec.model_copy(update={"folder": str(path.resolve().parent / Path(spec.folder).expanduser())})
     return spec
 
 
-def spec_names() -> tuple[str, ...]:
-    """The built-in data specs."""
-    entries = files("brainrdl.data_specs").iterdir()
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml")))
+def spec_names(kind: Literal["images", "brain"] = "images") -> tuple[str, ...]:
+    """The built-in data specs: of images, or those with the line `kind: brain`."""
+    entries = [entry for entry in files("brainrdl.data_specs").iterdir() if entry.name.endswith(".yaml")]
+    brain = {entry.name for entry in entries if re.search(r"^kind: *brain\b", entry.read_text("utf-8"), re.MULTILINE)}
+    chosen = [entry.name for entry in entries if (entry.name in brain) == (kind == "brain")]
+    return tuple(sorted(name.removesuffix(".yaml") for name in chosen))
 
 
 def data_root() -> Path:

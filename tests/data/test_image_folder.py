@@ -177,3 +177,11 @@ def test_images_of_more_than_8_bits_are_refused(pets):
         ValueError, match=r"image .*deep.png has more than 8 bits a channel .mode I;16.; save it with 8"
     ):
         read(pets)
+
+
+def test_images_without_a_task_have_no_labels_when_read(pets):
+    files = read(pets, max_gib=0).train
+    without = ImageFiles(files.files, files.ids, torch.full((5,), -1), files.size, files.channels)
+    assert without.read().labels is None
+    assert without.subset(torch.tensor([1, 3])).read().labels is None
+    assert files.read().labels is not None

@@ -77,7 +77,7 @@ def test_a_folder_of_images_is_a_spec_too(tmp_path):
     ("values", "message"),
     [
         (FOLDER | {"chanels": 1}, "chanels: unknown key; did you mean 'channels'"),
-        (FOLDER | {"zzz": 1}, "zzz: unknown key; known: channels, classes, folder"),
+        (FOLDER | {"zzz": 1}, "zzz: unknown key; known: channels, classes, files, folder"),
         (FOLDER | {"source": {"license": "MIT"}}, "source.license: unknown key; did you mean 'licence'"),
         ({"format": "image_folder", "folder": "x"}, "name: missing"),
         (FOLDER | {"format": "tiff"}, "format: input should be 'digits', 'mnist'.*, got 'tiff'"),

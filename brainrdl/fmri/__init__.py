@@ -1,0 +1,1 @@
+"""From scanner files to RDMs: responses by trial, patterns, dissimilarities, reliability."""

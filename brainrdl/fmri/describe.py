@@ -1,0 +1,75 @@
+"""What is in a brain data set, and whether it can be used here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from brainrdl.data.stimulus_set import read_stimulus_set, read_stimulus_table
+from brainrdl.fmri.read import read_rdms
+from brainrdl.fmri.spec import BrainSpec, RdmFiles, spec_folder
+
+
+class BrainDescription(NamedTuple):
+    """What `brainrdl check` tells of a brain data set; printed as text.
+
+    contents: a line a kind of thing that was found. problem: why it cannot be used here, and what to do; None: it can.
+    """
+
+    spec: BrainSpec
+    contents: dict[str, str]
+    problem: str | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether everything that was looked at is there."""
+        return self.problem is None
+
+    def __str__(self) -> str:
+        source = self.spec.source
+        lines = {
+            "brain data": f"{self.spec.name}{f': {self.spec.title}' if self.spec.title else ''}",
+            "from": "; ".join(filter(None, (source.publisher, source.url))),
+            "licence": source.licence,
+            "cite": source.citation,
+            "tested": self.spec.tested.strip(),
+            **self.contents,
+            "usable": "yes" if self.usable else f"no. {self.problem}",
+        }
+        return "\n".join(f"{key:<12}{text}" for key, text in lines.items() if text)
+
+
+def describe_brain(spec: BrainSpec, root: Path | None = None) -> BrainDescription:
+    """Look for the data set's folder, its stimuli and their images, and read RDMs that are made already.
+
+    Responses are not read, which can take long: `brainrdl rdms` does that.
+    """
+    contents: dict[str, str] = {}
+    if not isinstance(spec.data, RdmFiles):
+        noise = f", noise precision from {spec.noise}" if spec.noise != "none" else ""
+        contents = {
+            "subjects": ", ".join(spec.subjects),
+            "regions": ", ".join(spec.rois),
+            "RDMs": f"to be made by `brainrdl rdms`: {spec.measure} over {spec.folds}s{noise}",
+        }
+    try:
+        folder = spec_folder(spec, root)
+        if spec.stimuli is not None:
+            table = read_stimulus_table(spec.stimuli, folder, spec.name)
+            contents["stimuli"] = f"{len(table)}: {table.index[0]} … {table.index[-1]}"
+            contents["columns"] = ", ".join(str(name) for name in table if name not in ("stimulus", "file"))
+            if spec.stimuli.file is not None:
+                images = read_stimulus_set(spec.stimuli, folder, spec.name).images
+                images.subset(torch.tensor([0])).read()
+                contents["images"] = f"{len(images)} of {images.channels} x {images.size[0]} x {images.size[1]}"
+        if isinstance(spec.data, RdmFiles):
+            rdms = read_rdms(spec, root)
+            for name, what in (("subject", "subjects"), ("roi", "regions"), ("session", "sessions")):
+                if name in rdms.rdm_descriptors:
+                    contents[what] = ", ".join(dict.fromkeys(map(str, rdms.rdm_descriptors[name])))
+            contents["RDMs"] = f"{rdms.n_rdm}, {rdms.dissimilarity_measure or 'of an unknown measure'}"
+    except ValueError as error:
+        return BrainDescription(spec, contents, str(error))
+    return BrainDescription(spec, contents, None)

@@ -1,0 +1,129 @@
+"""What the readers of published layouts share: which sessions, trials and voxels are read, and how volumes are."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainrdl.fmri.events import read_tsv
+from brainrdl.fmri.images import Region, is_surface, load_volume, read_region
+from brainrdl.fmri.paths import fill
+from brainrdl.fmri.spec import BrainSpec, LayoutSettings, Roi
+
+VOLUMES_AT_ONCE = 50
+
+
+def layout_settings(spec: BrainSpec) -> LayoutSettings:
+    """What the spec says under `data`; its format has to be a layout's."""
+    if not isinstance(spec.data, LayoutSettings):
+        raise ValueError(f"{spec.name}: format '{spec.data.format}' is no published layout")
+    return spec.data
+
+
+def known_roi(spec: BrainSpec, name: str) -> Roi:
+    if name not in spec.rois:
+        raise ValueError(f"{spec.name}: roi '{name}' is not in the spec; it has: {', '.join(spec.rois)}")
+    return spec.rois[name]
+
+
+def read_table(path: Path, columns: Sequence[str], what: str) -> pd.DataFrame:
+    """A table of text with at least these columns."""
+    table = read_tsv(path, what)
+    for name in columns:
+        if name not in table:
+            raise ValueError(f"{path}: the column '{name}' is missing; it has: {', '.join(table.columns[:20])}")
+    return table
+
+
+def choose_sessions(
+    asked: Sequence[str] | None, present: Sequence[int], performed: int, what: str, missing: str
+) -> list[int]:
+    """Numbers of the sessions to read: those asked for, or all that are on disk, in ascending order.
+
+    performed: how many the subject took part in. missing: where their files were expected, for the message.
+    """
+    if asked is None:
+        if not present:
+            raise ValueError(f"{what}: no session file; expected {missing}; fetch the data set, or correct folder")
+        return sorted(present)
+    chosen = []
+    for text in asked:
+        if not text.isdigit() or not 1 <= int(text) <= performed:
+            raise ValueError(f"{what} has sessions 1 to {performed}, got '{text}'; correct data.sessions")
+        if int(text) not in present:
+            raise ValueError(f"{what}: session {int(text)} has no file; expected {missing}; fetch it")
+        chosen.append(int(text))
+    return sorted(set(chosen))
+
+
+def enough_repetitions(table: pd.DataFrame, least: int, what: str) -> pd.DataFrame:
+    """The rows whose stimulus stands in at least `least` rows."""
+    kept = table[table.groupby("stimulus")["stimulus"].transform("size") >= least]
+    if kept.empty:
+        raise ValueError(
+            f"{what}: no stimulus stands in {least} of the {len(table)} trials; lower data.min_repetitions "
+            "or take more sessions"
+        )
+    return kept.reset_index(drop=True)
+
+
+def drop_unmeasured(responses: np.ndarray, unmeasured: np.ndarray, why: str, what: str) -> tuple[np.ndarray, str]:
+    """`responses` (n_trials, n_voxels) without the voxels in `unmeasured` (n_voxels,), and how many in words."""
+    if unmeasured.all():
+        raise ValueError(f"{what}: none of its {len(unmeasured)} voxels was measured ({why}); correct the roi")
+    if not unmeasured.any():
+        return responses, ""
+    return responses[:, ~unmeasured], f"{int(unmeasured.sum())} of {len(unmeasured)} voxels dropped: {why}"
+
+
+def denoised_note(betas: str) -> tuple[str, ...]:
+    """GLMdenoise and ridge regression are tuned by cross-validation over all runs."""
+    if "denoise" not in betas.lower():
+        return ()
+    return (f"responses {betas} were denoised over all runs: crossnobis is unbiased given these responses",)
+
+
+def region_by_itself(roi: Roi, folder: Path, subject: str, hemispheres: Sequence[str], name: str) -> Region:
+    """A region where the responses tell no space of their own; of volumes in two files, both."""
+    if roi.resample is not None:
+        raise ValueError(
+            f"roi '{name}': resample cannot be had, because these responses tell no space; bring the mask to theirs"
+        )
+    files = fill(roi.mask or roi.atlas or "", folder, subject, hemispheres=hemispheres)
+    if len(files) == 1 or is_surface(files[0]):
+        return read_region(roi, folder, subject, files, hemispheres, name)
+    parts = [
+        read_region(roi, folder, subject, [file], [hemi], name) for file, hemi in zip(files, hemispheres, strict=True)
+    ]
+    masks = [part.mask for part in parts]
+    if len({mask.shape for mask in masks}) > 1:
+        raise ValueError(f"roi '{name}': {files[0]} and {files[1]} have shapes {masks[0].shape} and {masks[1].shape}")
+    return Region(np.logical_or.reduce(masks), parts[0].image)
+
+
+def trial_volumes(path: Path) -> Any:
+    """A nibabel image of (x, y, z, n_trials), opened so that a packed file is unpacked once, from front to back."""
+    import nibabel
+
+    load_volume(path)
+    image: Any = nibabel.load(path, keep_file_open=True)
+    if len(image.shape) != 4:
+        raise ValueError(f"{path}: expected (x, y, z, trials), got shape {image.shape}; fetch the file of responses")
+    return image
+
+
+def read_masked(image: Any, mask: np.ndarray, path: Path) -> np.ndarray:
+    """(n_trials, n_voxels) float32 of an image (x, y, z, n_trials); some volumes at a time are in memory."""
+    values = np.empty((image.shape[3], int(mask.sum())), dtype=np.float32)
+    try:
+        for start in range(0, len(values), VOLUMES_AT_ONCE):
+            block = np.asarray(image.dataobj[..., start : start + VOLUMES_AT_ONCE])
+            values[start : start + VOLUMES_AT_ONCE] = block[mask].T
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fetch it again") from None
+    return values

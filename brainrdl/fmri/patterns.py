@@ -1,0 +1,168 @@
+"""Trials made ready for RDMs: bad voxels out, z-scored, reliable voxels chosen; what counts as a fold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from brainrdl.fmri.images import usable_voxels
+from brainrdl.fmri.trials import Residuals, Trials
+
+
+class Halves(NamedTuple):
+    """Mean patterns of two halves of the folds, (n_stimuli, n_voxels) each. stimuli: the rows' ids, sorted."""
+
+    first: np.ndarray
+    second: np.ndarray
+    stimuli: list[str]
+
+
+def drop_bad_voxels(trials: Trials) -> Trials:
+    """Without the voxels that are constant, or NaN in any trial; how many is in the notes.
+
+    Responses become float64 in memory. Raises ValueError where fewer than 2 voxels are left.
+    """
+    responses = np.asarray(trials.responses, dtype=float)
+    usable = usable_voxels([responses], who(trials))
+    notes = (*trials.notes, usable.note) if usable.note else trials.notes
+    return _with_voxels(replace(trials, responses=responses, notes=notes), usable.keep)
+
+
+def zscore(trials: Trials, within: Literal["session", "run"]) -> Trials:
+    """Each voxel to mean 0 and standard deviation 1 over the trials of each session, or of each run.
+
+    Distances are then in units of this standard deviation; residuals, which are in the old units, are left out.
+    Voxels that are constant in one session (run) are dropped. Raises ValueError where one has a single trial, or fewer
+    than 2 voxels are left.
+    """
+    label = fold_labels(trials, within)
+    responses = np.asarray(trials.responses, dtype=float)
+    members = [np.flatnonzero(label == one) for one in dict.fromkeys(label)]
+    smallest = min(members, key=len)
+    if len(smallest) < 2:
+        raise ValueError(
+            f"{who(trials)}: {within} '{label[smallest[0]]}' has a single trial, which cannot be z-scored; "
+            "set zscore: none"
+        )
+    usable = usable_voxels([responses[rows] for rows in members], who(trials))
+    scaled = responses[:, usable.keep]
+    for rows in members:
+        scaled[rows] = (scaled[rows] - scaled[rows].mean(0)) / scaled[rows].std(0)
+    notes = [*trials.notes, f"z-scored within {within}: distances are in units of a voxel's standard deviation there"]
+    if usable.note:
+        notes.append(f"{usable.note} (within a {within})")
+    return replace(trials, responses=scaled, residuals=None, notes=tuple(notes))
+
+
+def fold_labels(trials: Trials, folds: str) -> np.ndarray:
+    """(n_trials,) text: which fold each trial is of.
+
+    folds: "run" (the runs of each session), "session", or another column of the trial table. Raises ValueError for a
+    column in which one run has several values: trials of one run share its noise, so folds of them are not independent.
+    """
+    table = trials.table
+    run = table["session"].astype(str) + "/" + table["run"].astype(str)
+    if folds == "run":
+        return run.to_numpy(dtype=object)
+    if folds not in table:
+        raise ValueError(f"{who(trials)}: no column '{folds}' to make folds of; expected 'run' or 'session'")
+    label = table[folds].astype(str)
+    mixed = label.groupby(run).nunique() > 1
+    if mixed.any():
+        raise ValueError(
+            f"{who(trials)}: the folds '{folds}' divide the trials of one run ({mixed.index[mixed][0]}), which share "
+            "its noise; folds are whole runs or sessions"
+        )
+    return label.to_numpy(dtype=object)
+
+
+def half_labels(trials: Trials, folds: str) -> np.ndarray:
+    """(n_trials,) 0 or 1: odd or even among the folds in which the trial's stimulus was measured; -1: it has one fold.
+
+    Where all stimuli are in all folds these are the odd and the even folds, in the order in which the table has them.
+    Raises ValueError for means over repetitions, which have no halves.
+    """
+    if trials.averaged:
+        raise ValueError(f"{who(trials)}: the responses are means over repetitions, which cannot be split into halves")
+    table = pd.DataFrame({"stimulus": trials.table["stimulus"], "fold": pd.factorize(fold_labels(trials, folds))[0]})
+    by_stimulus = table.groupby("stimulus")["fold"]
+    half = by_stimulus.rank(method="dense").astype(int).sub(1) % 2
+    return np.asarray(half.where(by_stimulus.transform("nunique") > 1, -1))
+
+
+def split_halves(trials: Trials, folds: str) -> Halves:
+    """Every stimulus's mean pattern over the odd and over the even ones of its folds (`half_labels`).
+
+    Stimuli measured in one fold only are left out. Raises ValueError where no stimulus was measured in two folds.
+    """
+    half = half_labels(trials, folds)
+    responses = pd.DataFrame(np.asarray(trials.responses, dtype=float))
+    stimulus = trials.table["stimulus"].to_numpy()
+    first, second = (responses[half == k].groupby(stimulus[half == k]).mean() for k in (0, 1))
+    if first.empty:
+        raise ValueError(f"{who(trials)}: no stimulus was measured in two {folds}s, so there are no halves to compare")
+    return Halves(first.to_numpy(), second.to_numpy(), [str(name) for name in first.index])
+
+
+def voxel_reliability(trials: Trials, folds: str, stimuli: Collection[str]) -> np.ndarray:
+    """(n_voxels,) Pearson correlation over stimuli of the two halves' responses (`split_halves`), not stepped up.
+
+    stimuli: ids to use; those measured in one fold only do not count. NaN: a voxel constant in a half.
+    Raises ValueError where fewer than 3 are left.
+    """
+    halves = split_halves(trials, folds)
+    rows = [k for k, stimulus in enumerate(halves.stimuli) if stimulus in set(stimuli)]
+    if len(rows) < 3:
+        raise ValueError(
+            f"{who(trials)}: {len(rows)} of the {len(stimuli)} stimuli for voxel selection were measured in two "
+            f"{folds}s; expected at least 3"
+        )
+    return column_correlations(halves.first[rows], halves.second[rows])
+
+
+def select_voxels(trials: Trials, min_reliability: float, folds: str, stimuli: Collection[str]) -> Trials:
+    """The voxels whose `voxel_reliability` over `stimuli` is at least the given one (Tarhan & Konkle 2020).
+
+    stimuli: training stimuli only, where others are scored afterwards: choosing on those would favour them.
+    Raises ValueError where fewer than 2 voxels remain.
+    """
+    reliability = voxel_reliability(trials, folds, stimuli)
+    keep = np.nan_to_num(reliability, nan=-np.inf) >= min_reliability
+    if keep.sum() < 2:
+        raise ValueError(
+            f"{who(trials)}: {int(keep.sum())} of {len(keep)} voxels reach a reliability of {min_reliability}, the "
+            f"best has {np.nanmax(reliability, initial=-1):.2f}; lower voxels.min_reliability"
+        )
+    chosen = f"{int(keep.sum())} of {len(keep)} voxels chosen"
+    note = f"{chosen}: split-half reliability at least {min_reliability} over {len(stimuli)} stimuli"
+    return _with_voxels(replace(trials, notes=(*trials.notes, note)), keep)
+
+
+def select_trials(trials: Trials, rows: np.ndarray) -> Trials:
+    """Some of the trials. rows: (n_trials,) bool."""
+    return replace(trials, responses=trials.responses[rows], table=trials.table[rows].reset_index(drop=True))
+
+
+def column_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's r of each column of a with the same column of b; NaN where one is constant."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0)))
+
+
+def who(trials: Trials) -> str:
+    """Subject and region, for messages."""
+    return f"subject '{trials.subject}', roi '{trials.roi}'"
+
+
+def _with_voxels(trials: Trials, keep: np.ndarray) -> Trials:
+    residuals = trials.residuals
+    return replace(
+        trials,
+        responses=trials.responses[:, keep],
+        residuals=None if residuals is None else Residuals(residuals.values[:, keep], residuals.dof),
+    )

@@ -1,0 +1,376 @@
+"""Bringing public files: resuming, checksums, archives, and the command. The server is on this machine."""
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from brainrdl.cli import app
+from brainrdl.data import spec_names
+from brainrdl.data.fetch import FetchError, PublicFile, fetch_files, unpack
+from brainrdl.data.spec import DataSpec, load_spec
+
+CONTENT = bytes(range(256)) * 5000  # 1.28 MB
+GIB = 2**30
+
+
+class Server(ThreadingHTTPServer):
+    """Gives `files` by path. ranges: sends the rest when asked. breaks_after: bytes until it hangs up, once."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {"/data.bin": CONTENT}
+        self.ranges, self.breaks_after, self.asked = True, None, []
+
+    def url(self, path="/data.bin"):
+        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, content, begin = self.server, self.server.files.get(self.path), 0
+        asked = self.headers.get("Range")
+        server.asked.append(asked)
+        if content is None:
+            return self.send_error(404)
+        if asked and server.ranges:
+            begin = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if begin >= len(content):
+                return self.send_error(416)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        breaks, server.breaks_after = server.breaks_after, None
+        self.wfile.write(content[begin : None if breaks is None else begin + breaks])
+        self.close_connection = True
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def public(server, path="data.bin", content=CONTENT, **more):
+    return PublicFile(url=server.url(f"/{path}"), sha256=hashlib.sha256(content).hexdigest(), path=path, **more)
+
+
+def test_a_file_is_brought_checked_and_not_brought_again(server, tmp_path):
+    file = public(server).model_copy(update={"path": "deep/below/data.bin"})
+    (first,) = fetch_files([file], tmp_path)
+    assert first.path == tmp_path / "deep/below/data.bin" and not first.was_there
+    assert first.path.read_bytes() == CONTENT
+    (second,) = fetch_files([file], tmp_path)
+    assert second.was_there and server.asked == [None]
+    assert [path.name for path in first.path.parent.iterdir()] == ["data.bin"]
+
+
+def test_md5_serves_where_a_publisher_has_nothing_else(server, tmp_path):
+    file = PublicFile(url=server.url(), md5=hashlib.md5(CONTENT).hexdigest(), path="data.bin")
+    assert fetch_files([file], tmp_path)[0].path.read_bytes() == CONTENT
+    with pytest.raises(FetchError, match="expected md5 0000"):
+        fetch_files([file.model_copy(update={"md5": "0" * 32, "path": "other.bin"})], tmp_path)
+
+
+def test_a_damaged_file_is_brought_anew(server, tmp_path):
+    (tmp_path / "data.bin").write_bytes(CONTENT[:-1] + b"?")
+    (brought,) = fetch_files([public(server)], tmp_path)
+    assert not brought.was_there and brought.path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_interrupted_file_goes_on_or_begins_anew(ranges, server, tmp_path):
+    server.breaks_after, server.ranges = 500_000, ranges
+    with pytest.raises(FetchError, match=r"data.bin: .*the same command goes on from there"):
+        fetch_files([public(server)], tmp_path)
+    part = tmp_path / "data.bin.part"
+    kept = part.stat().st_size
+    assert 0 < kept <= 500_000 and not (tmp_path / "data.bin").exists()
+    assert fetch_files([public(server)], tmp_path)[0].path.read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={kept}-"] and not part.exists()
+
+
+def test_a_whole_part_is_only_checked(server, tmp_path):
+    (tmp_path / "data.bin.part").write_bytes(CONTENT)
+    assert fetch_files([public(server)], tmp_path)[0].path.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT)}-"]
+
+
+@pytest.mark.parametrize("begun", [b"another version", b"?" * len(CONTENT), b"?" * (len(CONTENT) + 9)])
+def test_a_part_of_another_version_is_thrown_away_and_the_file_brought_whole(begun, server, tmp_path):
+    (tmp_path / "data.bin.part").write_bytes(begun)
+    assert fetch_files([public(server)], tmp_path)[0].path.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(begun)}-", None]
+
+
+def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
+    server.files["/data.bin"] = CONTENT[:-1] + b"?"
+    expected = hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(
+        FetchError, match=rf"data.bin: expected sha256 {expected}, got .* \(1280000 bytes\); it is not kept"
+    ):
+        fetch_files([public(server)], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_such_file_and_no_server_are_told(server, tmp_path):
+    with pytest.raises(FetchError, match=r"missing.bin: the server answered 404 Not Found"):
+        fetch_files([public(server, "missing.bin")], tmp_path)
+    nobody = public(server).model_copy(update={"url": "http://127.0.0.1:9/data.bin"})
+    with pytest.raises(FetchError, match=r"data.bin: no connection, or it broke off \(ConnectionError\); what came is"):
+        fetch_files([nobody], tmp_path)
+
+
+def zipped(**files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(mode, *members):
+    """members: (name, content), or a TarInfo as it is."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for member in members:
+            info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
+            if isinstance(member, tuple):
+                info.size = len(member[1])
+            archive.addfile(info, None if isinstance(member, tarfile.TarInfo) else io.BytesIO(member[1]))
+    return buffer.getvalue()
+
+
+def folder_entry(name):
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE
+    return info
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("set.zip", zipped(**{"images/": b"", "images/a.png": b"one", "b.txt": b"two"})),
+        ("set.tar", tarred("w", folder_entry("images"), ("images/a.png", b"one"), ("b.txt", b"two"))),
+        ("set.tar.gz", tarred("w:gz", ("images/a.png", b"one"), ("./b.txt", b"two"))),
+        ("set.tgz", tarred("w:gz", ("images/a.png", b"one"), ("b.txt", b"two"))),
+        ("set.tar.xz", tarred("w:xz", ("images/a.png", b"one"), ("b.txt", b"two"))),
+    ],
+)
+def test_archives_are_unpacked_beside_themselves(name, content, server, tmp_path):
+    server.files[f"/sub/{name}"] = content
+    file = public(server, f"sub/{name}", content, unpack=True)
+    fetch_files([file], tmp_path)
+    assert (tmp_path / "sub/images/a.png").read_bytes() == b"one" and (tmp_path / "sub/b.txt").read_bytes() == b"two"
+    (tmp_path / "sub/b.txt").unlink()
+    assert fetch_files([file], tmp_path)[0].was_there  # and what was lost is unpacked again
+    assert (tmp_path / "sub/b.txt").read_bytes() == b"two"
+
+
+def test_a_single_packed_file_is_unpacked_under_its_name(server, tmp_path):
+    packed = gzip.compress(CONTENT)
+    server.files["/raw/images-idx3-ubyte.gz"] = packed
+    fetch_files([public(server, "raw/images-idx3-ubyte.gz", packed, unpack=True)], tmp_path)
+    assert (tmp_path / "raw/images-idx3-ubyte").read_bytes() == CONTENT
+
+
+def link(name, target, kind=tarfile.SYMTYPE):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.zip", zipped(**{"good.txt": b"1", "../evil.txt": b"2"})),
+        ("a.zip", zipped(**{"good.txt": b"1", "/tmp/evil.txt": b"2"})),
+        ("a.zip", zipped(**{"good.txt": b"1", "C:/evil.txt": b"2"})),
+        ("a.tar", tarred("w", ("good.txt", b"1"), ("in/../../evil.txt", b"2"))),
+        ("a.tar", tarred("w", ("good.txt", b"1"), ("..\\evil.txt", b"2"))),
+    ],
+)
+def test_an_archive_that_leads_out_of_its_folder_is_refused_whole(name, content, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    with pytest.raises(FetchError, match=rf"{name}: '.*evil.txt' leads out of .*; nothing was unpacked"):
+        unpack(folder / name, folder, GIB)
+    assert [path.name for path in folder.iterdir()] == [name] and [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_in_an_archive_are_refused(kind, tmp_path):
+    (tmp_path / "a.tar").write_bytes(tarred("w", ("good.txt", b"1"), link("evil", "../../etc", kind)))
+    with pytest.raises(FetchError, match=r"a.tar: 'evil' is neither a file nor a folder; nothing was unpacked"):
+        unpack(tmp_path / "a.tar", tmp_path, GIB)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_a_link_that_is_there_already_does_not_lead_out(tmp_path):
+    folder, outside = tmp_path / "in", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (folder / "images").symlink_to(outside)
+    (folder / "a.zip").write_bytes(zipped(**{"images/evil.txt": b"1"}))
+    with pytest.raises(FetchError, match=r"'images/evil.txt' leads out of"):
+        unpack(folder / "a.zip", folder, GIB)
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.zip", zipped(a=bytes(3000))),
+        ("a.tar.gz", tarred("w:gz", ("a", bytes(3000)))),
+        ("a.gz", gzip.compress(bytes(3000))),
+    ],
+)
+def test_an_archive_beyond_its_limit_is_refused(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FetchError, match=rf"{name}: more than .* GiB unpacked; raise max_unpacked_gib"):
+        unpack(tmp_path / name, tmp_path, 2999)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    unpack(tmp_path / name, tmp_path, 3000)
+    assert (tmp_path / "a").stat().st_size == 3000
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.gz"])
+def test_a_damaged_archive_is_told(name, tmp_path):
+    (tmp_path / name).write_bytes(b"no archive")
+    with pytest.raises(FetchError, match=rf"{name}: cannot be unpacked \(.*\); delete it and fetch it again"):
+        unpack(tmp_path / name, tmp_path, GIB)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"path": "../a"}, "expected a path below the data set's folder, got '../a'"),
+        ({"path": "/a"}, "expected a path below the data set's folder"),
+        ({"md5": "0" * 32}, "expected one checksum, sha256 or md5"),
+        ({"sha256": None}, "expected one checksum, sha256 or md5"),
+        ({"sha256": "abc"}, "should match pattern"),
+        ({"url": "file:///etc/passwd"}, "should match pattern"),
+        ({"unpack": True}, "unpack: expected a path that ends with one of .zip"),
+    ],
+)
+def test_a_spec_that_says_something_else_is_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        PublicFile.model_validate({"url": "https://x.org/a", "sha256": "0" * 64, "path": "a", **changed})
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["fetch", *map(str, words)])
+
+
+@pytest.fixture
+def spec_file(server, tmp_path):
+    """A data spec of images with one public file, in a file of its own."""
+    archive = zipped(**{"cat/a.png": b"one"})
+    server.files["/pets.zip"] = archive
+    file = public(server, "pets.zip", archive, unpack=True).model_dump(exclude_defaults=True)
+    path = tmp_path / "pets.yaml"
+    path.write_text(yaml.safe_dump({"name": "pets", "format": "image_folder", "folder": "pets", "files": [file]}))
+    return path
+
+
+def test_the_command_brings_the_files_of_a_spec(spec_file, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINRDL_DATA", str(tmp_path / "data"))
+    first = run(spec_file)
+    assert first.exit_code == 0, first.output
+    assert (tmp_path / "pets/cat/a.png").read_bytes() == b"one"
+    assert f"pets: 1 files in {tmp_path / 'pets'}, checked; 0 were there" in first.output
+    assert "checked; 1 were there" in run(spec_file).output
+    server.files["/pets.zip"] = b"changed"
+    (tmp_path / "pets/pets.zip").unlink()
+    third = run(spec_file)
+    assert third.exit_code == 1 and "expected sha256" in third.stderr and "it is not kept" in third.stderr
+
+
+def test_the_command_takes_another_data_folder_and_tells_how_to_use_it(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINRDL_DATA", str(tmp_path / "data"))
+    spec = load_spec("mnist").model_copy(update={"files": (public(server),)})
+    monkeypatch.setattr("brainrdl.data.spec.load_spec", lambda name: spec)
+    told = run("mnist", "--into", tmp_path / "other")
+    assert (tmp_path / "other/data.bin").read_bytes() == CONTENT
+    assert f"export BRAINRDL_DATA={tmp_path / 'other'}" in told.output
+
+
+@pytest.mark.parametrize("name", ["nsd", "things_fmri", "bold5000", "algonauts2023", "digits"])
+def test_where_terms_are_to_be_accepted_the_publishers_way_is_told_and_nothing_brought(name, tmp_path):
+    told = run(name, "--into", tmp_path)
+    assert told.exit_code == 0 and f"{name}: nothing is downloaded" in told.output
+    from brainrdl.fmri.spec import load_brain_spec
+
+    spec = load_brain_spec(name) if name in spec_names("brain") else load_spec(name)
+    assert spec.instructions.strip() in told.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_name_gets_the_nearest_and_all(tmp_path):
+    told = run("things_fmr", "--into", tmp_path)
+    assert told.exit_code == 2
+    assert "data spec 'things_fmr' is no file and no built-in; did you mean 'things_fmri'? built in: " in told.stderr
+    assert "cifar10" in told.stderr and "nsd" in told.stderr
+
+
+def test_every_built_in_spec_has_something_to_fetch_or_to_tell():
+    from brainrdl.fmri.spec import load_brain_spec
+
+    specs = [*map(load_spec, spec_names()), *map(load_brain_spec, spec_names("brain"))]
+    assert all(spec.files or spec.instructions for spec in specs), [
+        s.name for s in specs if not (s.files or s.instructions)
+    ]
+    for spec in specs:
+        assert len({file.path for file in spec.files}) == len(spec.files)
+
+
+def test_torchvisions_own_checksums_are_in_the_specs():
+    from torchvision.datasets import CIFAR10, CIFAR100, MNIST
+
+    assert {(file.url, file.md5) for file in load_spec("mnist").files} == {
+        (MNIST.mirrors[0] + name, md5) for name, md5 in MNIST.resources
+    }
+    for cifar, name in ((CIFAR10, "cifar10"), (CIFAR100, "cifar100")):
+        (file,) = load_spec(name).files
+        assert (file.url, file.md5, file.unpack) == (cifar.url, cifar.tgz_md5, True)
+
+
+@pytest.mark.parametrize("name", ["kriegeskorte2008", "cichy2014", "haxby2001"])
+def test_the_real_files_have_the_checksums_of_the_specs(name):
+    from brainrdl.fmri.spec import load_brain_spec
+
+    root = os.environ.get("BRAINRDL_DATA")
+    if not root or not (Path(root) / name).is_dir():
+        pytest.skip(f"$BRAINRDL_DATA holds no {name}")
+    there = [file for file in load_brain_spec(name).files if (Path(root) / name / file.path).is_file()]
+    assert there
+    for file in there:
+        content = (Path(root) / name / file.path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == file.sha256 and len(content) == file.size, file.path
+
+
+def test_files_are_part_of_the_schema():
+    assert {"files", "instructions"} <= set(DataSpec.model_json_schema()["properties"])
