@@ -1,9 +1,23 @@
-"""Networks: the two of McClure & Kriegeskorte (2016), any of torchvision and timm, one's own; and their input."""
+"""Networks: those of the experiments, any of torchvision and timm, one's own; frozen trunks; and their input."""
 
 from brainrdl.models.inference import network_outputs, predict
 from brainrdl.models.lookup import build_network, load_weights
 from brainrdl.models.mnist_cnn import MnistCNN
 from brainrdl.models.nin import NiN
 from brainrdl.models.preprocessing import Preprocessing
+from brainrdl.models.small_cnn import SmallCNN
+from brainrdl.models.trunk import LinearHead, Trunk, cached
 
-__all__ = ["MnistCNN", "NiN", "Preprocessing", "build_network", "load_weights", "network_outputs", "predict"]
+__all__ = [
+    "LinearHead",
+    "MnistCNN",
+    "NiN",
+    "Preprocessing",
+    "SmallCNN",
+    "Trunk",
+    "build_network",
+    "cached",
+    "load_weights",
+    "network_outputs",
+    "predict",
+]

@@ -16,8 +16,20 @@ from torch import Tensor, nn
 
 from brainrdl.models.mnist_cnn import MnistCNN
 from brainrdl.models.nin import NiN
+from brainrdl.models.pretrained import efficientnet_lite0, efficientnet_lite0_weights
+from brainrdl.models.small_cnn import SmallCNN
+from brainrdl.models.trunk import LinearHead
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"mnist_cnn": MnistCNN, "nin": NiN}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "mnist_cnn": MnistCNN,
+    "nin": NiN,
+    "small_cnn": SmallCNN,
+    "efficientnet_lite0": efficientnet_lite0,
+    "linear_head": LinearHead,
+}
+
+# Networks whose trained weights are in an installed package: `weights: pretrained`.
+PRETRAINED: dict[str, Callable[[], dict[str, Tensor]]] = {"efficientnet_lite0": efficientnet_lite0_weights}
 
 # What torchvision and timm call the weights that they would download or read themselves.
 _WEIGHT_ARGUMENTS = ("weights", "pretrained", "checkpoint_path", "pretrained_cfg")
@@ -31,10 +43,11 @@ def build_network(
 ) -> nn.Module:
     """A network by name, on the CPU; nothing is ever downloaded.
 
-    name: "mnist_cnn", "nin", "torchvision:NAME" (a classification network), "timm:NAME", or
+    name: one of `NETWORKS`, "torchvision:NAME" (a classification network), "timm:NAME", or
     "package.module:callable", which runs that code and is refused without `allow_code`.
     arguments: of the network's callable. weights: a .safetensors file or a state dict saved by `torch.save`;
-    None keeps initial weights, which are torch's to draw: seed it before.
+    "pretrained" are those of an installed package, for the networks of `PRETRAINED`; None keeps initial weights,
+    which are torch's to draw: seed it before.
     Raises ValueError for an unknown name, arguments that do not fit, weights that do not fit or are not finite.
     """
     arguments = dict(arguments or {})
@@ -47,7 +60,9 @@ def build_network(
         raise ValueError(f"network '{name}' cannot be made with {told}: {error or type(error).__name__}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"network '{name}' gives a {type(network).__name__}, expected a torch.nn.Module")
-    if weights is not None:
+    if weights == "pretrained":
+        network.load_state_dict(_pretrained(name))
+    elif weights is not None:
         load_weights(network, weights)
     return network
 
@@ -102,6 +117,15 @@ def _callable(name: str, allow_code: bool) -> Callable[..., Any]:
         f"unknown network '{name}'; {nearest}expected {', '.join(NETWORKS)}, torchvision:NAME, timm:NAME or "
         "package.module:callable"
     )
+
+
+def _pretrained(name: str) -> dict[str, Tensor]:
+    if name not in PRETRAINED:
+        raise ValueError(
+            f"network '{name}' has no pretrained weights here, only {', '.join(PRETRAINED)} has; nothing is "
+            "downloaded: give a file of weights"
+        )
+    return PRETRAINED[name]()
 
 
 def _torchvision_names() -> list[str]:

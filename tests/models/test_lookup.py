@@ -58,7 +58,7 @@ def test_timm_that_is_not_installed_is_said(monkeypatch):
         ("resnet18", "did you mean 'torchvision:resnet18'"),
         ("torchvision:resnet81", "did you mean 'torchvision:resnet18'"),
         ("torchvision:fasterrcnn_resnet50_fpn", "expected|did you mean"),
-        ("zzz", "expected mnist_cnn, nin, torchvision:NAME, timm:NAME or package.module:callable"),
+        ("zzz", "expected mnist_cnn, nin, .*linear_head, torchvision:NAME, timm:NAME or package.module:callable"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name, nearest):
