@@ -154,9 +154,9 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 
 
 def file_checksum(path: str | None) -> str | None:
-    """SHA-256 of a file's content, so that its path does not matter; None for none."""
-    if path is None:
-        return None
+    """SHA-256 of a file's content, so that its path does not matter; None for none, "pretrained" as it is."""
+    if path is None or path == "pretrained":
+        return path
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

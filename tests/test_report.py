@@ -9,9 +9,9 @@ import yaml
 from rsatoolbox.data import Dataset
 from rsatoolbox.rdm import RDMs, calc_rdm, load_rdm
 
-from brainrdl.report import task as report
 from brainrdl.analysis import save_rdms
 from brainrdl.report import results_table, write_report
+from brainrdl.report import task as report
 
 LAYERS = ("conv1", "conv2", "fc", "softmax")
 # method -> (its test error, how far its fc layer lies towards the teacher's)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class ImageFiles(Dataset[tuple[Tensor, int]]):
     """Images that are read when they are needed: for folders larger than memory.
 
-    files: one an image. ids, labels: as in `Stimuli`; labels that are all -1 say that there is no task, and `read` gives
-    none. size: (height, width) to which each is brought: scaled until it covers them, then cut around its centre.
-    channels: 1 grey, 3 colour.
+    files: one an image. ids, labels: as in `Stimuli`; labels that are all -1 say that there is no task, and `read`
+    gives none. size: (height, width) to which each is brought: scaled until it covers them, then cut around its
+    centre. channels: 1 grey, 3 colour.
     Item k is (image, label): (channels, height, width) float32, 0…1, and the class index. Raises ValueError naming the
     file that cannot be read.
     """

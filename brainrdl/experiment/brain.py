@@ -142,8 +142,7 @@ class _BrainRun:
             for name in experiment.students_of(label):
                 student = experiment.student_of(label, name).model_dump(mode="json")
                 for network in filter(None, (student, student["trunk"])):
-                    if network["weights"] not in (None, "pretrained"):
-                        network["weights"] = file_checksum(network["weights"])
+                    network["weights"] = file_checksum(network["weights"])
                 student.pop("training")
                 teacher = None if method.teacher is None else experiment.teachers[method.teacher]
                 settings = {

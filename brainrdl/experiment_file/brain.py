@@ -146,7 +146,7 @@ class BrainMethod(RDLSettings):
 
     teacher: a name of `teachers`. layers and the following are those of `RDLObjective`.
     control: in place of the teacher's RDMs: "shuffled" or "shuffled_within" (a column `by`) stimuli, a "random" RDM of
-    the same values, or a "category" model (column `by`).
+    the same values, a "category" model (column `by`), or the teacher's own means over categories, "category_means".
     task_weight: of the task; 0 = no task. students: which of the students; null = all.
     """
 
@@ -155,7 +155,7 @@ class BrainMethod(RDLSettings):
     # By the teacher: "cosine" for unbiased (crossnobis) RDMs, else "correlation".
     discrepancy: Literal["mse", "correlation", "cosine", "corr_cov", "cosine_cov", "scaled_mse"] | None = None
     teacher: str | None = None
-    control: Literal["shuffled", "shuffled_within", "random", "category"] | None = None
+    control: Literal["shuffled", "shuffled_within", "random", "category", "category_means"] | None = None
     by: str | None = None
     task_weight: float = Field(0.0, ge=0, allow_inf_nan=False)
     students: list[str] | None = None
@@ -168,8 +168,10 @@ class BrainMethod(RDLSettings):
             raise ValueError("teacher and layers go together: layers says which layer is pulled towards which RDM")
         if self.control is not None and self.teacher is None:
             raise ValueError("a control takes the place of a teacher's RDMs; name the teacher, too")
-        if (self.control in ("shuffled_within", "category")) != (self.by is not None):
-            raise ValueError("by (a column of the stimulus table) goes with control shuffled_within or category")
+        if (self.control in ("shuffled_within", "category", "category_means")) != (self.by is not None):
+            raise ValueError(
+                "by (a column of the stimulus table) goes with control shuffled_within, category or category_means"
+            )
         return self
 
     @property

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 NoiseSource = Literal["none", "residuals", "repetitions"]
 
-
 _NOT_NORMALISED = "no noise normalisation: crossnobis is the cross-validated squared Euclidean distance"
 
 
@@ -37,7 +36,7 @@ def noise_precision(trials: Trials, source: NoiseSource, shrinkage: str = "shrin
     source: "residuals" of the first-level model (degrees of freedom: scans minus regressors); "repetitions": trials
     minus their stimulus's mean (trials minus stimuli); "none". shrinkage: rsatoolbox's `method`.
     A precision made of repetitions is not independent of their noise: crossnobis of the same trials is then too large,
-    in units of the noise variance by about 2 n_voxels / (dof · repetitions); `crossfitted_rdm` is not.
+    in units of the noise variance by up to about 2 n_voxels / (dof · repetitions); `crossfitted_rdm` is not.
     Raises ValueError where there are no residuals or repetitions, or the covariance has no inverse.
     """
     from rsatoolbox.data.noise import prec_from_residuals, prec_from_unbalanced

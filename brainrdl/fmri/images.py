@@ -122,7 +122,10 @@ def read_vertices(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         values = np.atleast_2d(load_array(path, mmap=True))
     elif path.suffix == ".gii":
-        values = np.stack([array.data for array in _load_surface(path).darrays])
+        maps = [array.data for array in _load_surface(path).darrays]
+        if len({values.shape for values in maps}) != 1:
+            raise ValueError(f"{path}: expected maps of one value a vertex, got {[values.shape for values in maps]}")
+        values = np.stack(maps)
     else:
         image = _load_surface(path)
         if image.shape[1:3] != (1, 1):

@@ -199,9 +199,10 @@ class BrainSpec(_Settings):
     folder: where the data lie, relative to the data root; in a file of one's own, relative to that file. stimuli:
     their table and images. data: the files, by format. subjects: as they stand in paths. hemispheres: the values of
     {hemi}, in the order in which their vertices are joined. rois: by name. measure: dissimilarity of the RDMs. folds:
-    what counts as an independent measurement. noise: what the noise precision is estimated from. shrinkage:
-    rsatoolbox's names. zscore: each voxel over the trials of a session or run, which changes units. voxels: which are
-    kept; left out: all. files: what `fetch` brings; instructions: what to do where terms must be accepted first.
+    what counts as an independent measurement. noise: what the noise precision is estimated from; repetitions: for
+    crossnobis those of other stimuli than are compared. shrinkage: rsatoolbox's names. zscore: each voxel over the
+    trials of a session or run, which changes units. voxels: which are kept; left out: all. files: what
+    `fetch` brings; instructions: what it prints, such as what to do where terms must be accepted first.
     tested: on what the reader was tried.
     """
 
@@ -227,19 +228,10 @@ class BrainSpec(_Settings):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> BrainSpec:
-        made = {
-            "subjects",
-            "rois",
-            "measure",
-            "folds",
-            "noise",
-            "shrinkage",
-            "zscore",
-            "voxels",
-        } & self.model_fields_set
         if self.data.format == "rdms":
-            if made:
-                raise ValueError(f"{sorted(made)[0]}: RDMs that are made already have no such setting; leave it out")
+            for setting in ("subjects", "rois", "measure", "folds", "noise", "shrinkage", "zscore", "voxels"):
+                if setting in self.model_fields_set:
+                    raise ValueError(f"{setting}: RDMs that are made already have no such setting; leave it out")
             if self.stimuli is None:
                 raise ValueError("stimuli: missing; RDMs need the list of their stimuli")
             return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from brainrdl.sources.base import TeacherRDMSource
 from brainrdl.sources.rdms import MeasuredRDMs
 from brainrdl.stimuli import Stimuli, Targets
 
-CONTROLS = ("shuffled", "shuffled_within", "random", "category")
+CONTROLS = ("shuffled", "shuffled_within", "random", "category", "category_means")
 
 _MOST = 5000  # stimuli of the random control, which needs all pairs
 _DIMENSIONS = 10  # of its patterns
@@ -27,16 +27,17 @@ def make_control(
 
     kind: "shuffled": every stimulus gets the dissimilarities of another one that the same names cover;
         "shuffled_within": of another one of its category, too, which leaves what categories explain (where there is no
-        other it keeps its own); "random": `random_teacher`; "category": `CategoryTeacher`. (Another region as control
-        is `RenamedTeacher`.)
-    ids: the stimuli that are shuffled, the others stay as they are; those of the random RDM, in which others are NaN.
+        other it keeps its own); "random": `random_teacher`; "category": `CategoryTeacher`; "category_means":
+        `category_means_teacher`. (Another region as control is `RenamedTeacher`.)
+    ids: the stimuli that are shuffled, the others stay as they are; those of the random RDM and of the category means,
+        in which others are NaN.
     categories: id -> category. seed: of the random draw, which is the same for every name.
 
     Raises ValueError for an unknown kind, missing categories, and where there is nothing to shuffle.
     """
     if kind not in CONTROLS:
         raise ValueError(f"unknown control '{kind}'; expected one of {', '.join(CONTROLS)}")
-    if kind in ("shuffled_within", "category") and categories is None:
+    if kind in ("shuffled_within", "category", "category_means") and categories is None:
         raise ValueError(f"control '{kind}' needs categories: which category each stimulus is of")
     if not hasattr(source, "unbiased"):
         raise ValueError("a control is made from measured dissimilarities; a network answers by image and not by id")
@@ -45,6 +46,8 @@ def make_control(
         return random_teacher(source, unique, seed)
     if kind == "category":
         return CategoryTeacher(source, categories or {})
+    if kind == "category_means":
+        return category_means_teacher(source, unique, categories or {})
     return ShuffledTeacher(source, _exchange(source, unique, categories if kind == "shuffled_within" else None, seed))
 
 
@@ -139,21 +142,55 @@ def random_teacher(source: TeacherRDMSource, ids: Sequence[str], seed: int = 0) 
     So each name keeps the distribution of its values, which pairs were measured and their weights, in a geometry that
     has no relation to the stimuli. ids: at most 5,000, since all pairs are needed.
     """
+    patterns = Draw(seed).generator("control").normal(size=(len(ids), _DIMENSIONS))
+    squared = np.square(patterns).sum(1)
+    random = squared[:, None] + squared - 2 * patterns @ patterns.T
+
+    def by_rank(values: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        made = np.empty_like(values)
+        made[np.argsort(random[i, j])] = np.sort(values)
+        return made
+
+    return _remade(source, ids, by_rank)
+
+
+def category_means_teacher(source: TeacherRDMSource, ids: Sequence[str], categories: Mapping[str, str]) -> MeasuredRDMs:
+    """Each pair's dissimilarity replaced by the mean over the pairs of the same two categories.
+
+    All that categories and the dissimilarities between them tell, and nothing of single stimuli: the strongest model of
+    categories there is. ids: over which the means are taken, those that are learned from; at most 5,000. categories: id
+    -> category.
+    """
+    lacking = [stimulus for stimulus in ids if stimulus not in categories]
+    if lacking:
+        raise ValueError(f"stimulus '{lacking[0]}' has no category; give one to each measured stimulus")
+    _, number = np.unique([categories[stimulus] for stimulus in ids], return_inverse=True)
+
+    def means(values: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        low, high = np.minimum(number[i], number[j]), np.maximum(number[i], number[j])
+        _, block = np.unique(low * len(ids) + high, return_inverse=True)
+        averaged: np.ndarray = (np.bincount(block, values) / np.bincount(block))[block]
+        return averaged
+
+    return _remade(source, ids, means)
+
+
+def _remade(
+    source: TeacherRDMSource, ids: Sequence[str], remake: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+) -> MeasuredRDMs:
+    """RDMs over `ids` with the source's names and weights; remake: measured values and their rows i, j -> others."""
     from rsatoolbox.rdm import RDMs
 
     if not 2 <= len(ids) <= _MOST:
-        raise ValueError(f"the random control needs all pairs of 2 to {_MOST} stimuli, got {len(ids)}; give fewer")
+        raise ValueError(f"this control needs all pairs of 2 to {_MOST} stimuli, got {len(ids)}; give fewer")
     pairs = all_pairs(len(ids))
-    measured = source.targets(Stimuli(torch.zeros(len(ids), 1, 1, 1), tuple(ids)), pairs)
-    patterns = Draw(seed).generator("control").normal(size=(len(ids), _DIMENSIONS))
-    squared = np.square(patterns).sum(1)
     i, j = pairs.i.numpy(), pairs.j.numpy()
-    random = squared[i] + squared[j] - 2 * (patterns @ patterns.T)[i, j]
+    measured = source.targets(Stimuli(torch.zeros(len(ids), 1, 1, 1), tuple(ids)), pairs)
     values, weights = [], []
     for name in source.names:
         target = measured[name].values.numpy().astype(np.float64)
-        here = np.flatnonzero(~np.isnan(target))
-        target[here[np.argsort(random[here])]] = np.sort(target[here])
+        here = ~np.isnan(target)
+        target[here] = remake(target[here], i[here], j[here])
         values.append(target)
         given = measured[name].weights
         weights.append(np.ones(len(target)) if given is None else given.numpy())

@@ -80,6 +80,8 @@ def _as_rdms(weights: np.ndarray, like: RDMs, rdm_descriptors: Mapping[str, obje
     return RDMs(
         weights,
         dissimilarity_measure="weight",
-        rdm_descriptors={name: values for name, values in rdm_descriptors.items() if name not in ("index", "n_averaged")},
+        rdm_descriptors={
+            name: values for name, values in rdm_descriptors.items() if name not in ("index", "n_averaged")
+        },
         pattern_descriptors=dict(like.pattern_descriptors),
     )

@@ -21,7 +21,7 @@ def test_a_table_names_stimuli_and_images(tmp_path):
     assert images.ids == ("b", "a") and table.loc["a", "category"] == "1"
     stimuli = images.read()
     assert stimuli.images.shape == (2, 3, 4, 6) and stimuli.images[:, 0, 0, 0].tolist() == pytest.approx([1, 0.2])
-    assert stimuli.labels.tolist() == [-1, -1]
+    assert stimuli.labels is None
 
 
 def test_ids_may_be_counted_and_take_what_is_known_from_another_table(tmp_path):

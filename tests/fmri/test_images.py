@@ -197,6 +197,11 @@ def test_surfaces_that_do_not_fit_are_told(tmp_path, save_volume, image):
     nibabel.save(nibabel.freesurfer.MGHImage(np.zeros((3, 3, 3), np.float32), np.eye(4)), tmp_path / "volume.mgh")
     with pytest.raises(ValueError, match=r"volume.mgh: expected values of vertices, \(n, 1, 1\), got \(3, 3, 3\)"):
         read_voxels([tmp_path / "volume.mgh"], found)
+    save_gifti(tmp_path / "empty.gii")
+    save_gifti(tmp_path / "uneven.gii", np.zeros(5, np.float32), np.zeros(4, np.float32))
+    for name in ("empty.gii", "uneven.gii"):
+        with pytest.raises(ValueError, match=f"{name}: expected maps of one value a vertex, got "):
+            read_voxels([tmp_path / name], found)
     for name in ("gone.gii", "gone.annot"):
         with pytest.raises(ValueError, match=f"no surface file .*{name}"):
             region({"atlas": name, "labels": [1]}, tmp_path, tmp_path / "data.npy")

@@ -192,3 +192,33 @@ def test_controls_of_one_source_do_not_change_it():
         targets(make_control(kind, source, IDS, CATEGORIES))
     assert torch.equal(targets(source).values.nan_to_num(-9), before.nan_to_num(-9))
     assert isinstance(make_control("category", source, IDS, CATEGORIES), CategoryTeacher)
+
+
+def test_category_means_are_the_means_over_the_measured_pairs_of_the_same_two_categories():
+    source = measured()
+    before, after = by_pair(source), by_pair(make_control("category_means", source, IDS, CATEGORIES))
+    blocks = {}
+    for pair, value in before.items():
+        blocks.setdefault(frozenset(CATEGORIES[stimulus] for stimulus in pair), []).append(value)
+    for pair, value in after.items():
+        own = [v for v in blocks[frozenset(CATEGORIES[stimulus] for stimulus in pair)] if not np.isnan(v)]
+        if np.isnan(before[pair]):
+            assert np.isnan(value)
+        else:
+            assert value == pytest.approx(np.mean(own), rel=1e-5)
+
+
+def test_category_means_are_taken_over_the_given_stimuli_alone():
+    ids = IDS[:12]
+    control = targets(make_control("category_means", measured(), ids, CATEGORIES)).values
+    source = targets(measured()).values
+    pairs = all_pairs(len(IDS))
+    inside = (pairs.j < 12) & ~source.isnan()
+    assert control[~inside].isnan().all()
+    same = torch.tensor([CATEGORIES[IDS[i]] == CATEGORIES[IDS[j]] == "face" for i, j in zip(*pairs, strict=True)])
+    torch.testing.assert_close(control[inside & same], source[inside & same].mean().expand((inside & same).sum()))
+
+
+def test_category_means_need_a_category_for_each():
+    with pytest.raises(ValueError, match="stimulus 's01' has no category"):
+        make_control("category_means", measured(), IDS, {"s00": "face"})

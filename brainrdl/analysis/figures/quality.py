@@ -48,7 +48,7 @@ def plot(rdms: RDMs, table: pd.DataFrame, title: str = "") -> Figure:
             image = _mean_rdm(rdms, np.flatnonzero(table["roi"] == roi))[np.ix_(order, order)]
             shown = ax.imshow(image, cmap=_colours(), interpolation="nearest", **_limits(image, rdms))
             n_subjects = table.loc[table["roi"] == roi, "subject"].nunique()
-            ax.set_title(f"{roi}, {n_subjects} subject{'s' * (n_subjects > 1)}", pad=3)
+            ax.set_title(f"{roi}\n{n_subjects} subject{'s' * (n_subjects > 1)}", pad=3)
             ax.set_xticks(places, names, rotation=90, fontsize=5.5)
             ax.set_yticks(places, names if k % n_columns == 0 else [""] * len(places), fontsize=5.5)
             ax.tick_params(length=0, pad=1)

@@ -1,0 +1,260 @@
+"""From a brain data spec to RDMs with their reliability and noise ceilings, on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from brainrdl.analysis.ceiling import noise_ceiling, within_subject_ceiling
+from brainrdl.data.stimulus_set import read_stimulus_table
+from brainrdl.fmri.dissimilarities import crossfitted_rdm, measured_rdm, noise_precision
+from brainrdl.fmri.patterns import drop_bad_voxels, half_labels, select_voxels, zscore
+from brainrdl.fmri.read import read_rdms, read_trials
+from brainrdl.fmri.reliability import pattern_reliability, rdm_reliability
+from brainrdl.fmri.spec import BrainSpec, RdmFiles, load_brain_spec, spec_folder
+from brainrdl.fmri.trials import Trials
+from brainrdl.rdms import average_rdms, save_rdms, select_rdms, stimulus_ids
+from brainrdl.runs import write_text
+
+if TYPE_CHECKING:
+    from rsatoolbox.rdm import RDMs
+
+# Ceilings and reliabilities are Pearson correlations of dissimilarities: Spearman-Brown is derived for those.
+COMPARISON = "corr"
+
+
+class MeasuredRegion(NamedTuple):
+    """rdms: one RDM. quality: what is known of it, a row of the table of `make_rdms`."""
+
+    rdms: RDMs
+    quality: dict[str, object]
+
+
+class MadeRDMs(NamedTuple):
+    """rdms: all subjects and regions. table: a row an RDM. files: what was written."""
+
+    rdms: RDMs
+    table: pd.DataFrame
+    files: tuple[Path, ...]
+
+
+def make_rdms(
+    spec: str | Path | BrainSpec,
+    out: str | Path,
+    subjects: Sequence[str] | None = None,
+    rois: Sequence[str] | None = None,
+    root: Path | None = None,
+) -> MadeRDMs:
+    """Make the RDM of every subject and region a spec names, and write what is known of their quality.
+
+    spec: a built-in's name, a YAML file, or a BrainSpec. out: FILE.h5 (rsatoolbox's HDF5); beside it are written
+    FILE.csv (a row an RDM: voxels, folds, reliability, ceilings, notes) and a page of figures, FILE.png and FILE.pdf.
+    subjects, rois: only these. root: the data root. Of a spec with RDMs that were made already, these are read and
+    judged. Stimuli that a subject was not shown are NaN. Raises ValueError as `read_trials`, `measured_rdm` and
+    `read_rdms`.
+    """
+    from brainrdl.analysis.figures.quality import plot
+    from brainrdl.analysis.figures.style import save_figure
+
+    out = Path(out)
+    if out.suffix not in (".h5", ".hdf5"):
+        raise ValueError(f"RDMs are written to HDF5; expected FILE.h5, got '{out}'")
+    if not isinstance(spec, BrainSpec):
+        spec = load_brain_spec(spec)
+    if isinstance(spec.data, RdmFiles):
+        rdms = _chosen(read_rdms(spec, root), subjects, rois)
+        table = _published_quality(rdms)
+    else:
+        regions = [
+            measured_region(spec, subject, roi, root)
+            for roi in _known(rois, tuple(spec.rois), "roi", spec)
+            for subject in _known(subjects, spec.subjects, "subject", spec)
+        ]
+        rdms = _joined([region.rdms for region in regions])
+        if spec.stimuli is not None:
+            rdms = _with_stimulus_columns(rdms, read_stimulus_table(spec.stimuli, spec_folder(spec, root), spec.name))
+        table = pd.DataFrame([region.quality for region in regions])
+    table = _with_between_subject_ceilings(table, rdms)
+    save_rdms(rdms, out)
+    write_text(out.with_suffix(".csv"), table.to_csv(index=False))
+    figures = save_figure(plot(rdms, table, spec.title or spec.name), out.with_suffix(""))
+    return MadeRDMs(rdms, table, (out, out.with_suffix(".csv"), *figures))
+
+
+def summary(made: MadeRDMs) -> str:
+    """What came out, in a few lines: the table's main columns, the regions' ceilings, the notes, the files."""
+    columns = ["subject", "roi", "session", "measure", "n_stimuli", "n_voxels", "n_folds"]
+    columns += ["rdm_reliability", "ceiling_within", "ceiling_low", "ceiling_high"]
+    table = made.table[[name for name in columns if name in made.table]].dropna(axis=1, how="all")
+    lines = [table.round(3).to_string(index=False)]
+    if made.table["ceiling_low"].isna().all():
+        lines.append("no ceiling between subjects: that needs two subjects with the same stimuli")
+    lines += [f"note: {note}" for note in dict.fromkeys(made.table["notes"]) if note]
+    return "\n".join([*lines, f"written: {', '.join(str(file) for file in made.files)}"])
+
+
+def measured_trials(
+    spec: BrainSpec,
+    subject: str,
+    roi: str,
+    root: Path | None = None,
+    training_stimuli: Collection[str] | None = None,
+) -> Trials:
+    """A subject's responses in a region, as the spec wants them: bad voxels out, z-scored, reliable voxels chosen.
+
+    training_stimuli: voxels are chosen on these alone; left out: on those the spec names, which may be all of them, as
+    the notes then say.
+    Raises ValueError as `read_trials`, `zscore` and `select_voxels`.
+    """
+    trials = drop_bad_voxels(read_trials(spec, subject, roi, root))
+    if spec.zscore != "none":
+        trials = zscore(trials, spec.zscore)
+    if spec.voxels is None:
+        return trials
+    all_stimuli = training_stimuli is None and spec.voxels.stimuli == "all"
+    if training_stimuli is None:
+        training_stimuli = _selection_stimuli(spec, trials, root)
+    trials = select_voxels(trials, spec.voxels.min_reliability, spec.folds, training_stimuli)
+    if not all_stimuli:
+        return trials
+    told = f"{trials.notes[-1]}, all there are: scores on them are too good"
+    return replace(trials, notes=(*trials.notes[:-1], told))
+
+
+def measured_region(spec: BrainSpec, subject: str, roi: str, root: Path | None = None) -> MeasuredRegion:
+    """The RDM of a subject's region, as the spec wants it, and its reliability.
+
+    Raises ValueError as `measured_trials`, `noise_precision` and `measured_rdm`.
+    """
+    trials = measured_trials(spec, subject, roi, root)
+    make = _rdm_maker(spec, trials)
+    rdms = make(trials)
+    told = {name: values[0] for name, values in rdms.rdm_descriptors.items() if name not in ("index", "notes")}
+    quality: dict[str, object] = {**told, "n_stimuli": rdms.n_cond}
+    notes = [str(rdms.rdm_descriptors["notes"][0])]
+    if _is_repeated(trials, spec.folds):
+        patterns = pattern_reliability(trials, spec.folds)
+        # Within a half, too, crossnobis and noise from repetitions need what was measured twice.
+        twice = spec.measure == "crossnobis" or spec.noise == "repetitions"
+        whole = rdm_reliability(trials, spec.folds, make, folds_a_half=2 if twice else 1)
+        quality |= {"pattern_halves": patterns.halves, "pattern_reliability": patterns.whole}
+        quality |= {"rdm_halves": whole.halves, "rdm_reliability": whole.whole, "ceiling_within": whole.ceiling}
+        if np.isnan(whole.halves):
+            notes.append("too few folds for the RDMs of two halves: no reliability of the RDM")
+    else:
+        notes.append("no stimulus was measured in two folds: no reliability, no ceiling within the subject")
+    return MeasuredRegion(rdms, {**quality, "notes": "; ".join(note for note in notes if note)})
+
+
+def _rdm_maker(spec: BrainSpec, trials: Trials) -> Callable[[Trials], RDMs]:
+    """What makes the RDM of these trials, and of halves of them."""
+    if spec.noise == "repetitions" and spec.measure == "crossnobis":
+        return lambda chosen: crossfitted_rdm(chosen, spec.folds, spec.shrinkage)
+    if spec.noise == "repetitions":
+        return lambda chosen: measured_rdm(
+            chosen, spec.measure, spec.folds, noise_precision(chosen, spec.noise, spec.shrinkage)
+        )
+    noise = noise_precision(trials, spec.noise, spec.shrinkage)
+    return lambda chosen: measured_rdm(chosen, spec.measure, spec.folds, noise)
+
+
+def _is_repeated(trials: Trials, folds: str) -> bool:
+    return not trials.averaged and bool((half_labels(trials, folds) >= 0).any())
+
+
+def _selection_stimuli(spec: BrainSpec, trials: Trials, root: Path | None) -> Collection[str]:
+    assert spec.voxels is not None
+    if spec.voxels.stimuli == "all":
+        return sorted(set(trials.table["stimulus"]))
+    path = spec_folder(spec, root) / spec.voxels.stimuli
+    if not path.is_file():
+        raise ValueError(f"{spec.name}: no list of stimuli {path}; correct voxels.stimuli, or set it to all")
+    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _known(asked: Sequence[str] | None, known: tuple[str, ...], what: str, spec: BrainSpec) -> tuple[str, ...]:
+    for name in asked or ():
+        if name not in known:
+            raise ValueError(f"{spec.name}: no {what} '{name}'; the spec has: {', '.join(known)}")
+    return known if asked is None else tuple(dict.fromkeys(asked))
+
+
+def _chosen(rdms: RDMs, subjects: Sequence[str] | None, rois: Sequence[str] | None) -> RDMs:
+    asked = {"subject": subjects, "roi": rois}
+    return select_rdms(rdms, **{name: list(values) for name, values in asked.items() if values is not None})
+
+
+def _joined(parts: list[RDMs]) -> RDMs:
+    """All RDMs over the stimuli that any of them has, sorted by id; NaN where one lacks a stimulus."""
+    from rsatoolbox.rdm import RDMs
+
+    ids = sorted({stimulus for part in parts for stimulus in stimulus_ids(part)})
+    row = {stimulus: k for k, stimulus in enumerate(ids)}
+    vectors = []
+    for part in parts:
+        whole = np.full((len(ids), len(ids)), np.nan)
+        rows = [row[stimulus] for stimulus in stimulus_ids(part)]
+        whole[np.ix_(rows, rows)] = part.get_matrices()[0]
+        vectors.append(whole[np.triu_indices(len(ids), 1)])
+    names = [name for name in parts[0].rdm_descriptors if name != "index"]
+    return RDMs(
+        np.stack(vectors),
+        dissimilarity_measure=parts[0].dissimilarity_measure,
+        rdm_descriptors={name: [part.rdm_descriptors[name][0] for part in parts] for name in names},
+        pattern_descriptors={"stimulus": ids},
+    )
+
+
+def _with_stimulus_columns(rdms: RDMs, table: pd.DataFrame) -> RDMs:
+    known = table.loc[list(stimulus_ids(rdms))]
+    for name, values in known.items():
+        rdms.pattern_descriptors[str(name)] = values.tolist()
+    return rdms
+
+
+def _published_quality(rdms: RDMs) -> pd.DataFrame:
+    names = [name for name in ("subject", "roi", "session") if name in rdms.rdm_descriptors]
+    table = pd.DataFrame({name: [str(value) for value in rdms.rdm_descriptors[name]] for name in names})
+    table["measure"] = rdms.dissimilarity_measure
+    table["n_stimuli"] = [int((~np.isnan(matrix)).any(0).sum()) for matrix in rdms.get_matrices()]
+    columns = {"split_half": "rdm_halves", "reliability": "rdm_reliability", "ceiling": "ceiling_within"}
+    table[list(columns.values())] = np.nan
+    for roi in table["roi"].unique():
+        within = None
+        if "session" in names:
+            within = within_subject_ceiling(select_rdms(rdms, roi=roi), by="session", method=COMPARISON)
+        for _, row in (pd.DataFrame() if within is None else within).iterrows():
+            own = (table["roi"] == roi) & (table["subject"] == row["subject"])
+            table.loc[own, list(columns.values())] = row[list(columns)].to_numpy(dtype=float)
+    return table
+
+
+def _with_between_subject_ceilings(table: pd.DataFrame, rdms: RDMs) -> pd.DataFrame:
+    """Columns ceiling_low, ceiling_high (of each subject) and ceiling_pairs; NaN where a region has one subject.
+
+    On the pairs that were measured in all subjects of the region; sessions are averaged first.
+    """
+    table = table.assign(ceiling_low=np.nan, ceiling_high=np.nan, ceiling_pairs=0, ceiling_comparison=COMPARISON)
+    for roi in table["roi"].unique():
+        of_roi = select_rdms(rdms, roi=roi)
+        kept = {
+            name: of_roi.rdm_descriptors[name]
+            for name in ("subject", "roi", "session")
+            if name in of_roi.rdm_descriptors
+        }
+        of_roi.rdm_descriptors = kept
+        if "session" in kept:
+            of_roi = average_rdms(of_roi, over="session")
+        everywhere = ~np.isnan(of_roi.get_vectors()).any(0)
+        ceiling = noise_ceiling(of_roi, COMPARISON, by="subject", pairs=everywhere)
+        for _, row in (pd.DataFrame() if ceiling is None else ceiling.per_subject).iterrows():
+            own = (table["roi"] == roi) & (table["subject"] == row["subject"])
+            table.loc[own, ["ceiling_low", "ceiling_high"]] = row[["low", "high"]].to_numpy(dtype=float)
+            table.loc[own, "ceiling_pairs"] = int(row["n_pairs"])
+    notes = table.pop("notes") if "notes" in table else ""
+    return table.assign(notes=notes)

@@ -1,0 +1,212 @@
+"""From a spec to RDMs on disk: what is written, the ceilings, the command."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rsatoolbox.inference import boot_noise_ceiling
+from rsatoolbox.rdm import load_rdm
+from typer.testing import CliRunner
+
+from brainrdl import brain_rdms
+from brainrdl.brain_rdms import make_rdms, measured_region, measured_trials, summary
+from brainrdl.cli import app
+from brainrdl.fmri.dissimilarities import crossfitted_rdm, measured_rdm, noise_precision
+from brainrdl.fmri.patterns import select_trials, select_voxels
+from brainrdl.fmri.spec import BrainSpec
+from brainrdl.fmri.trials import Trials
+
+ROOT = Path(os.environ.get("BRAINRDL_DATA") or "/nowhere")
+SUBJECTS = ("1", "2", "3")
+
+
+def trials_of(subject, roi, n_stimuli=8, n_runs=4, n_voxels=30):
+    """All subjects share the patterns' distances; the noise is each one's own."""
+    patterns = np.random.default_rng(0).normal(size=(n_stimuli, 5))
+    generator = np.random.default_rng([int(subject), len(roi)])
+    true = patterns @ generator.normal(size=(5, n_voxels))
+    table = [{"stimulus": f"s{k}", "run": str(r), "session": ""} for r in range(n_runs) for k in range(n_stimuli)]
+    responses = np.tile(true, (n_runs, 1)) + 2 * generator.normal(size=(len(table), n_voxels))
+    return Trials(responses, pd.DataFrame(table), subject, roi)
+
+
+@pytest.fixture
+def spec(monkeypatch, tmp_path):
+    """A spec of three subjects and two regions whose trials are made in memory; a function to change it and them."""
+
+    def make(change=lambda trials: trials, **given):
+        monkeypatch.setattr(brain_rdms, "read_trials", lambda spec, subject, roi, root: change(trials_of(subject, roi)))
+        raw = {
+            "kind": "brain",
+            "name": "made",
+            "folder": str(tmp_path),
+            "data": {"format": "betas", "images": "{subject}.nii", "trials": "{subject}.tsv"},
+            "subjects": list(SUBJECTS),
+            "rois": {"V1": {"mask": "a.nii"}, "hIT": {"mask": "b.nii"}},
+            "noise": "repetitions",
+        }
+        return BrainSpec.model_validate(raw | given)
+
+    return make
+
+
+def test_every_subject_and_region_has_an_rdm_a_row_and_a_figure(spec, tmp_path):
+    made = make_rdms(spec(), tmp_path / "out" / "made.h5")
+    assert [file.name for file in made.files] == ["made.h5", "made.csv", "made.png", "made.pdf"]
+    assert all(file.stat().st_size > 1000 for file in made.files[2:])
+    stored = load_rdm(str(made.files[0]))
+    assert stored.n_rdm == 6 and stored.dissimilarity_measure == "crossnobis"
+    np.testing.assert_array_equal(stored.dissimilarities, made.rdms.dissimilarities)
+    owners = list(zip(stored.rdm_descriptors["roi"], stored.rdm_descriptors["subject"], strict=True))
+    assert owners == [(roi, subject) for roi in ("V1", "hIT") for subject in SUBJECTS]
+    for k, (roi, subject) in enumerate(owners):
+        expected = crossfitted_rdm(trials_of(subject, roi), "run")
+        np.testing.assert_allclose(stored.dissimilarities[k], expected.dissimilarities[0])
+    table = pd.read_csv(made.files[1], dtype={"subject": str})
+    pd.testing.assert_frame_equal(table.drop(columns="notes"), made.table.drop(columns="notes"), check_dtype=False)
+    assert table["n_voxels"].tolist() == [30] * 6 and table["dof"].tolist() == [12] * 6
+    assert table["rdm_reliability"].between(0, 1).all() and (table["ceiling_within"] > table["rdm_reliability"]).all()
+
+
+def test_mahalanobis_takes_one_precision_of_the_repetitions(spec):
+    region = measured_region(spec(measure="mahalanobis"), "1", "V1")
+    trials = trials_of("1", "V1")
+    expected = measured_rdm(trials, "mahalanobis", "run", noise_precision(trials, "repetitions"))
+    np.testing.assert_allclose(region.rdms.dissimilarities, expected.dissimilarities)
+    halves = [select_trials(trials, trials.table["run"].isin(runs).to_numpy()) for runs in (["0", "2"], ["1", "3"])]
+    rdms = [measured_rdm(half, "mahalanobis", "run", noise_precision(half, "repetitions")) for half in halves]
+    assert region.quality["rdm_halves"] == pytest.approx(np.corrcoef(*(rdm.dissimilarities[0] for rdm in rdms))[0, 1])
+
+
+def test_ceilings_between_subjects_are_rsatoolboxs(spec, tmp_path):
+    made = make_rdms(spec(), tmp_path / "made.h5", rois=["hIT"])
+    low, high = boot_noise_ceiling(made.rdms, method="corr", rdm_descriptor="subject")
+    assert made.table["ceiling_low"].mean() == pytest.approx(low)
+    assert made.table["ceiling_high"].mean() == pytest.approx(high)
+    assert made.table["ceiling_pairs"].tolist() == [28] * 3 and set(made.table["ceiling_comparison"]) == {"corr"}
+
+
+def test_one_subject_has_no_ceiling_between_subjects(spec, tmp_path):
+    made = make_rdms(spec(), tmp_path / "made.h5", subjects=["2"], rois=["V1"])
+    assert made.table["ceiling_low"].isna().all() and made.table["ceiling_within"].notna().all()
+    assert "no ceiling between subjects: that needs two subjects with the same stimuli" in summary(made)
+
+
+def test_stimuli_a_subject_was_not_shown_are_nan(spec, tmp_path):
+    def change(trials):
+        return select_trials(trials, trials.table["stimulus"].to_numpy() != f"s{trials.subject}")
+
+    made = make_rdms(spec(change), tmp_path / "made.h5", rois=["V1"])
+    assert list(made.rdms.pattern_descriptors["stimulus"]) == [f"s{k}" for k in range(8)]
+    for k, subject in enumerate(SUBJECTS):
+        matrix = made.rdms.get_matrices()[k]
+        missing = np.isnan(matrix).sum(0)
+        assert missing[int(subject)] == 7 and np.delete(missing, int(subject)).tolist() == [1] * 7
+    assert made.table["ceiling_pairs"].tolist() == [10] * 3  # five stimuli were shown to all
+    assert made.table["n_stimuli"].tolist() == [7] * 3
+
+
+def test_means_over_repetitions_have_no_reliability_and_it_is_said(spec, tmp_path):
+    made = make_rdms(
+        spec(
+            lambda t: replace(select_trials(t, np.arange(32) < 8), averaged=True), measure="correlation", noise="none"
+        ),
+        tmp_path / "made.h5",
+    )
+    assert "rdm_reliability" not in made.table and made.table["ceiling_low"].notna().all()
+    assert all("no reliability, no ceiling within the subject" in note for note in made.table["notes"])
+    assert "note: no stimulus was measured in two folds" in summary(made)
+
+
+def test_few_folds_leave_no_reliability_of_a_crossnobis_rdm(spec):
+    quality = measured_region(spec(lambda t: select_trials(t, np.arange(32) < 24)), "1", "V1").quality
+    assert np.isnan(quality["rdm_reliability"]) and quality["pattern_reliability"] > 0
+    assert "too few folds for the RDMs of two halves" in quality["notes"]
+
+
+def test_trials_are_made_ready_as_the_spec_says(spec, tmp_path):
+    def change(trials):
+        responses = trials.responses.copy()
+        responses[:, 0] = 1
+        return replace(trials, responses=responses)
+
+    trials = measured_trials(spec(change, zscore="run"), "1", "V1")
+    assert trials.responses.shape == (32, 29) and trials.notes[0] == "1 constant of 30 voxels dropped"
+    assert trials.responses[:8].mean(0) == pytest.approx(np.zeros(29), abs=1e-12)
+
+    training = [f"s{k}" for k in range(6)]
+    (tmp_path / "training.txt").write_text("\n".join(training) + "\n\n")
+    listed = spec(voxels={"min_reliability": 0.6, "stimuli": "training.txt"})
+    expected = select_voxels(trials_of("1", "V1"), 0.6, "run", training)
+    assert np.array_equal(measured_trials(listed, "1", "V1").responses, expected.responses)
+    everything = spec(voxels={"min_reliability": 0.6, "stimuli": "all"})
+    assert np.array_equal(
+        measured_trials(everything, "1", "V1", training_stimuli=training).responses, expected.responses
+    )
+    assert "over 8 stimuli, all there are" in measured_trials(everything, "1", "V1").notes[-1]
+    with pytest.raises(
+        ValueError, match=r"made: no list of stimuli .*gone.txt; correct voxels.stimuli, or set it to all"
+    ):
+        measured_trials(spec(voxels={"min_reliability": 0.6, "stimuli": "gone.txt"}), "1", "V1")
+
+
+def test_what_is_known_of_stimuli_goes_with_the_rdms(spec, tmp_path):
+    rows = "".join(f"s{k}\t{'face' if k % 2 else 'house'}\n" for k in reversed(range(9)))
+    (tmp_path / "stimuli.tsv").write_text("stimulus\tcategory\n" + rows)
+    made = make_rdms(spec(stimuli={"table": "stimuli.tsv"}), tmp_path / "made.h5")
+    assert list(made.rdms.pattern_descriptors["category"]) == ["house", "face"] * 4
+
+
+def test_wrong_requests_are_told(spec, tmp_path):
+    with pytest.raises(ValueError, match=r"RDMs are written to HDF5; expected FILE.h5, got '.*made.npy'"):
+        make_rdms(spec(), tmp_path / "made.npy")
+    with pytest.raises(ValueError, match="made: no roi 'V2'; the spec has: V1, hIT"):
+        make_rdms(spec(), tmp_path / "made.h5", rois=["V2"])
+    with pytest.raises(ValueError, match="made: no subject '9'; the spec has: 1, 2, 3"):
+        make_rdms(spec(), tmp_path / "made.h5", subjects=["1", "9"])
+    assert not list(tmp_path.iterdir())
+
+
+needs_92 = pytest.mark.skipif(
+    not ((ROOT / "cichy2014").is_dir() and (ROOT / "kriegeskorte2008").is_dir()),
+    reason="$BRAINRDL_DATA holds no cichy2014 or no kriegeskorte2008",
+)
+
+
+@needs_92
+def test_published_rdms_are_judged(tmp_path):
+    made = make_rdms("cichy2014", tmp_path / "cichy.h5", root=ROOT)
+    means = made.table.groupby("roi")[["ceiling_low", "ceiling_high"]].mean()
+    for roi in ("IT", "EVC"):
+        of_roi = made.rdms.subset("roi", roi)
+        assert means.loc[roi].tolist() == pytest.approx(list(boot_noise_ceiling(of_roi, "corr", "subject")), abs=1e-9)
+    assert means.loc["IT"].round(4).tolist() == [0.4593, 0.5492] and means.loc["EVC"].round(4).tolist() == [
+        0.2488,
+        0.3998,
+    ]
+    assert made.table["rdm_reliability"].isna().all()
+
+    sessions = make_rdms("kriegeskorte2008", tmp_path / "2008.h5", subjects=["sub-01", "sub-03"], root=ROOT)
+    assert sessions.table["subject"].tolist() == ["sub-01", "sub-01", "sub-03", "sub-03"]
+    for k in (0, 2):
+        r = np.corrcoef(sessions.rdms.dissimilarities[[k, k + 1]])[0, 1]
+        assert sessions.table["rdm_halves"][k] == pytest.approx(r)
+        assert sessions.table["rdm_reliability"][k] == pytest.approx(2 * r / (1 + r))
+
+
+@needs_92
+def test_the_command_writes_and_tells(tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINRDL_DATA", str(ROOT))
+    out = tmp_path / "it.h5"
+    done = CliRunner().invoke(
+        app, ["rdms", "cichy2014", "--out", str(out), "--subjects", "sub-01,sub-02", "--rois", "IT"]
+    )
+    assert done.exit_code == 0 and "sub-02  IT correlation" in done.output and f"written: {out}" in done.output
+    assert load_rdm(str(out)).n_rdm == 2
+    wrong = CliRunner().invoke(app, ["rdms", "cichy2014", "--out", str(out), "--rois", "V1"])
+    assert wrong.exit_code == 2 and "no RDM has roi 'V1'; there are: IT, EVC" in wrong.output
+    unknown = CliRunner().invoke(app, ["rdms", "cichi2014", "--out", str(out)])
+    assert unknown.exit_code == 2 and "did you mean 'cichy2014'" in unknown.output
