@@ -318,7 +318,7 @@ def test_a_frozen_trunk_comes_before_the_student(sets, tmp_path):
     settings = experiment(*sets)
     settings["students"]["cnn"] = {
         "network": "linear_head",
-        "arguments": {"in_channels": 4, "n_units": 12},
+        "arguments": {"in_channels": 4},
         "trunk": {
             "network": "mnist_cnn",
             "arguments": settings["students"]["cnn"]["arguments"],
@@ -405,3 +405,15 @@ def test_check_says_what_an_experiment_would_do(sets, tmp_path):
     assert result.exit_code == 0, result.output
     assert "4 subjects × EVC, IT, by spearman, on 2 folds × 1 splits" in result.output
     assert "networks  18" in result.output
+
+
+def test_a_partly_finished_run_says_what_is_missing(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(folds_of(run, "it")[1])
+    shutil.rmtree(run / "random")
+    result = call("report", run, "--format", "png")
+    assert result.exit_code == 0, result.output
+    page = (run / "report" / "results.md").read_text()
+    assert "it, seed 0: 1 of 2 networks are finished; its means are over fewer folds" in page
+    assert "random, seed 0: 0 of 2 networks are finished" in page
+    assert "task, seed 0" not in page

@@ -406,3 +406,9 @@ def test_a_short_version_of_the_mnist_experiment_on_the_real_digits(tmp_path):
     finetuned = pd.read_csv(tmp_path / "run" / "finetuning" / "seed-0" / "history.csv")["test_error"].iloc[-1]
     baseline = pd.read_csv(tmp_path / "run" / "baseline" / "seed-0" / "history.csv")["test_error"].iloc[-1]
     assert finetuned < baseline  # the teacher has seen more
+
+
+def test_a_folder_called_like_a_built_in_experiment_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_experiment("digits").name == "digits"

@@ -69,6 +69,7 @@ class BrainData:
     def __init__(self, experiment: BrainExperiment, allow_code: bool = False) -> None:
         self.experiment, self.allow_code = experiment, allow_code
         self._shown: dict[str, Stimuli] = {}
+        self._measured: dict[str, RDMs] = {}
 
     @cached_property
     def stimuli(self) -> StimulusSet:
@@ -126,7 +127,9 @@ class BrainData:
 
     def teacher_rdms(self, name: str, fold: BrainFold | None = None) -> RDMs:
         """What a teacher averages: its RDMs of all subjects, or of those that teach in a fold."""
-        rdms = measured_rdms(self.experiment.teachers[name])
+        if name not in self._measured:
+            self._measured[name] = measured_rdms(self.experiment.teachers[name])
+        rdms = self._measured[name]
         if fold is not None and fold.taught_by is not None:
             rdms = select_rdms(rdms, subject=list(fold.taught_by))
         return rdms

@@ -50,7 +50,7 @@ def built_in_experiments() -> list[str]:
 
 def _read(source: str | Path) -> tuple[dict[str, Any], str]:
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return read_yaml(path), str(path)
     if str(source) not in built_in_experiments():
         raise ValueError(

@@ -141,7 +141,7 @@ def brain_tables(run: BrainRun) -> BrainTables:
         _dissociations(run, subjects),
         _category_only(run, subjects),
         _task(run),
-        _notes(scores),
+        (*_unfinished(run), *_notes(scores)),
     )
 
 
@@ -314,6 +314,22 @@ def tradeoff_table(tables: BrainTables) -> pd.DataFrame:
     scores = rows.groupby(["network", "roi", "seed"], sort=False, as_index=False)["score"].mean()
     both: pd.DataFrame = task.merge(scores, on=["network", "seed"])
     return both.drop_duplicates(["roi", "alpha", "seed"])
+
+
+def _unfinished(run: BrainRun) -> Iterator[str]:
+    """A line for every method, student and seed of which folds are missing: its means are over other pairs."""
+    settings = run.settings
+    for method, own in settings["methods"].items():
+        groups = settings["teachers"][own["teacher"]]["subject_folds"] if own["teacher"] else None
+        expected = settings["folds"]["n"] * settings["folds"]["splits"] * (groups or 1)
+        for student in own["students"] or settings["students"]:
+            for seed in settings["seeds"]:
+                finished = sum((n.method, n.student, n.seed) == (method, student, seed) for n in run.networks)
+                if finished < expected:
+                    yield (
+                        f"{run.label(method, student)}, seed {seed}: {finished} of {expected} networks are finished; "
+                        "its means are over fewer folds than others', so compare them when all are"
+                    )
 
 
 def _notes(scores: pd.DataFrame) -> tuple[str, ...]:
