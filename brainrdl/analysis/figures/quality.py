@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
 
 _LARGEST = 55 * MILLIMETRE  # of an RDM
-_BELOW = 2.4  # inches
+_BELOW = 2.2  # inches
 _ROIS_A_ROW = 4
 # More names than this would run into each other.
 _MOST_NAMES = 24
@@ -110,8 +110,8 @@ def _dots(ax: Axes, table: pd.DataFrame, rois: list[str], column: str, shift: fl
 
 def _legend_or_reason(ax: Axes, shown: bool, reason: str) -> None:
     if shown:
-        # Below the points: inside, its own dots could be taken for them.
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1.2)
+        # Framed, so that its dots are not taken for points.
+        ax.legend(loc="best", frameon=True, fancybox=False, edgecolor="0.7")
     else:
         ax.set_yticks([])
         ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes)
