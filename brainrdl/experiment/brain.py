@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,13 +14,11 @@ from torch import nn
 from brainrdl.analysis.rdms import network_rdms, pixel_rdm
 from brainrdl.experiment.brain_data import BrainData, BrainFold, averaged, rows_of
 from brainrdl.experiment.choosing import Chosen, choose
-from brainrdl.experiment.common import RunOptions, build_seeded, save_weights, say, try_network
-from brainrdl.experiment.processes import in_processes
+from brainrdl.experiment.common import PartRunner, RunOptions, build_seeded, save_weights, say, try_network, unfinished
 from brainrdl.experiment_file.brain import BrainExperiment, BrainMethod, StudentSettings
 from brainrdl.layers import check_layers
 from brainrdl.models import predict
 from brainrdl.objectives.base import Stage
-from brainrdl.objectives.rdl import RDLObjective
 from brainrdl.rdms import save_rdms
 from brainrdl.run_folder import (
     EXPERIMENT,
@@ -35,13 +32,9 @@ from brainrdl.run_folder import (
 )
 from brainrdl.runs import write_json, write_text
 from brainrdl.settings import dump_yaml
-from brainrdl.sources.base import TeacherRDMSource
 from brainrdl.stimuli import Stimuli
 from brainrdl.training.progress import show_progress
-from brainrdl.training.trainer import Evaluation, Trainer, make_fabric
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from brainrdl.training.trainer import Evaluation, Trainer
 
 
 def run_brain_experiment(experiment: BrainExperiment, out: Path, options: RunOptions | None = None) -> bool:
@@ -49,41 +42,21 @@ def run_brain_experiment(experiment: BrainExperiment, out: Path, options: RunOpt
     run = _BrainRun(experiment, Path(out), options or RunOptions())
     run.check()
     parts = run.open_folder()
-    todo = [part for part in parts if not part.finished]
-    if len(parts) > len(todo):
-        say(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
+    for note in run.data.notes() if run.writes else []:
+        say(f"note: {note}")
+    todo = unfinished(parts)
     run.fabric.barrier()
-    if run.options.jobs > 1 and len(todo) > 1:
-        arguments = (run.experiment, run.out, run.options)
-        for position, (part, result) in enumerate(in_processes(_BrainRun, arguments, todo, run.options.jobs)):
-            say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
-    else:
-        for position, part in enumerate(todo):
-            result = run.run_method(part, f"[{position + 1}/{len(todo)}] {part.name}")
-            if run.writes:
-                say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
-    run.fabric.barrier()
+    run.run_parts(todo)
     return run.writes
 
 
-class _BrainRun:
+class _BrainRun(PartRunner):
     """An experiment with its data, made when they are first needed."""
 
     def __init__(self, experiment: BrainExperiment, out: Path, options: RunOptions) -> None:
-        self.experiment, self.out, self.options = experiment, out, options
+        super().__init__(experiment, out, options)
+        self.experiment = experiment
         self.data = BrainData(experiment, options.allow_code)
-
-    @cached_property
-    def fabric(self) -> Fabric:
-        """One for the run."""
-        settings = self.options
-        precision = self.experiment.training.precision
-        return make_fabric(settings.accelerator, settings.devices, settings.nodes, precision)
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process is the one that writes files."""
-        return bool(self.fabric.is_global_zero)
 
     # -- before anything is written ------------------------------------------------------------------------
 
@@ -259,7 +232,7 @@ class _BrainRun:
             task = learned if of_column else data.shown(settings, data.task_data.train, "task")
         source = None if method.teacher is None else data.teacher(method, fold, part.seed)
         stream = "task" if task is not None and of_column else "stimuli"
-        objective = None if source is None else make_objective(method, source, stream)
+        objective = None if source is None else method.objective(source, stream)
         stage = Stage(
             objective,
             method.alpha_schedule() if objective is not None else 1.0,
@@ -301,20 +274,6 @@ class _BrainRun:
         write_table(part.folder / "predictions.csv", pd.DataFrame(columns))
 
 
-def make_objective(method: BrainMethod, source: TeacherRDMSource, stream: str) -> RDLObjective:
-    """The objective that a method's settings say."""
-    return RDLObjective(
-        source,
-        method.layers,
-        pairs=method.pairs,
-        images=method.images,
-        dissimilarity=method.dissimilarity,
-        discrepancy=method.discrepancy,
-        normalization=method.normalization,
-        stream=stream,
-    )
-
-
 def describe_brain_experiment(experiment: BrainExperiment, allow_code: bool = False) -> str:
     """As `brainrdl.experiment.describe_experiment`."""
     run = _BrainRun(experiment, Path(), RunOptions(allow_code=allow_code))
@@ -334,7 +293,7 @@ def describe_brain_experiment(experiment: BrainExperiment, allow_code: bool = Fa
         f"  networks  {len(parts)}, of at most {experiment.training.epochs} epochs each "
         "unless the method says otherwise",
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  note      {note}" for note in data.notes())])
 
 
 def _without_place(settings: dict[str, Any]) -> dict[str, Any]:

@@ -230,6 +230,25 @@ class BrainData:
                 self.column(method.by)
         _ = self.stimulus_splits, self.categories
 
+    def notes(self) -> list[str]:
+        """What is no mistake but should be known: stimuli that take no part, images that a network has seen before."""
+        told = []
+        sets = {f"teacher '{name}'": stimulus_ids(self.teacher_rdms(name)) for name in self.experiment.teachers}
+        shown = set(self.stimuli.images.ids)
+        for what, ids in {**sets, "score": stimulus_ids(self.brain)}.items():
+            for missing, words in (
+                ([one for one in ids if one not in shown], "measured stimuli have no image among those shown"),
+                ([one for one in self.stimuli.images.ids if one not in set(ids)], "images were not measured"),
+            ):
+                if missing:
+                    told.append(f"{what}: {len(missing)} {words}, the first is '{missing[0]}'; they take no part")
+        students = self.experiment.students.values()
+        pretrained = [s for s in students if "pretrained" in (s.weights, s.trunk.weights if s.trunk else None)]
+        for name in dict.fromkeys(filter(None, (self.experiment.stimuli.spec, self.experiment.score.spec))):
+            if pretrained and "ImageNet" in load_brain_spec(name).images_from:
+                told.append(f"some images of '{name}' are from ImageNet: the pretrained network has seen them")
+        return told
+
     def _check_subjects(self, name: str, settings: BrainTeacherSettings) -> None:
         """Whoever teaches is not scored on: a network would be praised for knowing that subject's noise."""
         score = self.experiment.score

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 from torch import nn
 
-from brainrdl.experiment_file import NetworkSettings, TrainingSettings
+from brainrdl.experiment.processes import in_processes
+from brainrdl.experiment_file import BrainExperiment, Experiment, NetworkSettings, TrainingSettings
 from brainrdl.models import Preprocessing, build_network
 from brainrdl.randomness import Draw, torch_seeded
+from brainrdl.run_folder import Part
 from brainrdl.runs import write_bytes
+from brainrdl.training.trainer import make_fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,51 @@ class RunOptions:
     devices: int = 1
     nodes: int = 1
     allow_code: bool = False
+
+
+class PartRunner:
+    """A run: what every kind of experiment shares. It can be made anew in another process from its three arguments."""
+
+    def __init__(self, experiment: Experiment | BrainExperiment, out: Path, options: RunOptions) -> None:
+        self.out, self.options = out, options
+        self._arguments = (experiment, out, options)
+
+    @cached_property
+    def fabric(self) -> Fabric:
+        """One for the run: with several devices its launch starts the other processes."""
+        settings, precision = self.options, self._arguments[0].training.precision
+        return make_fabric(settings.accelerator, settings.devices, settings.nodes, precision)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return bool(self.fabric.is_global_zero)
+
+    def run_method(self, part: Part, title: str, show: bool = True) -> str:
+        """Run one part; what to say of it."""
+        raise TypeError(f"{type(self).__name__} does not say how a part is run")
+
+    def run_parts(self, todo: list[Part]) -> None:
+        """Run the parts, one after the other or several at a time, and say what came of each."""
+        if self.options.jobs > 1 and len(todo) > 1:
+            results = in_processes(type(self), self._arguments, todo, self.options.jobs)
+        else:
+            results = (
+                (part, self.run_method(part, f"[{position + 1}/{len(todo)}] {part.name}"))
+                for position, part in enumerate(todo)
+            )
+        for position, (part, result) in enumerate(results):
+            if self.writes:
+                say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
+        self.fabric.barrier()
+
+
+def unfinished(parts: list[Part]) -> list[Part]:
+    """The parts that are still to be run; says how many are not."""
+    todo = [part for part in parts if not part.finished]
+    if len(parts) > len(todo):
+        say(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
+    return todo
 
 
 def build_seeded(settings: NetworkSettings, seed: int, allow_code: bool) -> nn.Module:
@@ -68,6 +121,7 @@ def try_network(network: nn.Module, settings: NetworkSettings, images: torch.Ten
 
 
 def check_batch(training: TrainingSettings, n_images: int, what: str) -> None:
+    """Raise ValueError where there are fewer images than a batch has."""
     if n_images < training.batch_size:
         raise ValueError(
             f"{what}: {n_images} training images are fewer than a batch of {training.batch_size}; "

@@ -17,6 +17,7 @@ from torch import nn
 from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
 from brainrdl.data import DataSplits, deformed, horizontal_flips, load_data
 from brainrdl.experiment.common import (
+    PartRunner,
     RunOptions,
     build_seeded,
     check_batch,
@@ -24,8 +25,8 @@ from brainrdl.experiment.common import (
     save_weights,
     say,
     try_network,
+    unfinished,
 )
-from brainrdl.experiment.processes import in_processes
 from brainrdl.experiment_file import DeformedSettings, Experiment, NetworkSettings, TrainingSettings
 from brainrdl.layers import check_layers
 from brainrdl.models import Preprocessing, predict
@@ -46,10 +47,9 @@ from brainrdl.settings import dump_yaml
 from brainrdl.sources.network import NetworkTeacher
 from brainrdl.stimuli import Stimuli, StoredStimuli, in_batches, read_stimuli
 from brainrdl.training.progress import show_progress
-from brainrdl.training.trainer import Trainer, make_fabric
+from brainrdl.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
     from rsatoolbox.rdm import RDMs
 
 
@@ -58,42 +58,20 @@ def run_task_experiment(experiment: Experiment, out: Path, options: RunOptions |
     run = _Run(experiment, Path(out), options or RunOptions())
     run.check()
     parts = run.open_folder()
-    todo = [part for part in parts if not part.finished]
-    if len(parts) > len(todo):
-        say(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
+    todo = unfinished(parts)
     run.fabric.barrier()
     if todo and todo[0].label == "teacher":
         run.run_teacher(todo.pop(0))
-    if run.options.jobs > 1 and len(todo) > 1:
-        arguments = (run.experiment, run.out, run.options)
-        for position, (part, result) in enumerate(in_processes(_Run, arguments, todo, run.options.jobs)):
-            say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
-    else:
-        for position, part in enumerate(todo):
-            result = run.run_method(part, f"[{position + 1}/{len(todo)}] {part.name}")
-            if run.writes:
-                say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
-    run.fabric.barrier()
+    run.run_parts(todo)
     return run.writes
 
 
-class _Run:
+class _Run(PartRunner):
     """An experiment with its data and teacher, made when they are first needed."""
 
     def __init__(self, experiment: Experiment, out: Path, options: RunOptions) -> None:
-        self.experiment, self.out, self.options = experiment, out, options
-
-    @cached_property
-    def fabric(self) -> Fabric:
-        """One for the run: with several devices its launch starts the other processes."""
-        settings = self.options
-        precision = self.experiment.training.precision
-        return make_fabric(settings.accelerator, settings.devices, settings.nodes, precision)
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process is the one that writes files."""
-        return bool(self.fabric.is_global_zero)
+        super().__init__(experiment, out, options)
+        self.experiment = experiment
 
     @cached_property
     def data(self) -> DataSplits:

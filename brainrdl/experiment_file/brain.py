@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from brainrdl.data import DataSettings
 from brainrdl.experiment_file.reading import RawExperiment
 from brainrdl.experiment_file.settings import NetworkSettings, Settings, TrainingSettings, check_names, over
-from brainrdl.objectives.rdl import RDLSettings
+from brainrdl.objectives.rdl import DiscrepancyName, RDLSettings
 from brainrdl.settings import validate
 
 Comparison = Literal["spearman", "rho-a", "tau-a", "corr", "cosine"]
@@ -153,7 +153,7 @@ class BrainMethod(RDLSettings):
     layers: dict[str, str | dict[str, float]] = Field(default_factory=dict)
     dissimilarity: Measure = "correlation"
     # By the teacher: "cosine" for unbiased (crossnobis) RDMs, else "correlation".
-    discrepancy: Literal["mse", "correlation", "cosine", "corr_cov", "cosine_cov", "scaled_mse"] | None = None
+    discrepancy: DiscrepancyName | None = None
     teacher: str | None = None
     control: Literal["shuffled", "shuffled_within", "random", "category", "category_means"] | None = None
     by: str | None = None

@@ -203,7 +203,8 @@ class BrainSpec(_Settings):
     crossnobis those of other stimuli than are compared. shrinkage: rsatoolbox's names. zscore: each voxel over the
     trials of a session or run, which changes units. voxels: which are kept; left out: all. files: what
     `fetch` brings; instructions: what it prints, such as what to do where terms must be accepted first.
-    tested: on what the reader was tried.
+    tested: on what the reader was tried. images_from: public collections that the images were taken from (ImageNet,
+    COCO, …): networks trained on those have seen them.
     """
 
     kind: Literal["brain"]
@@ -224,6 +225,7 @@ class BrainSpec(_Settings):
     files: tuple[PublicFile, ...] = ()
     instructions: str = ""
     tested: str = ""
+    images_from: tuple[str, ...] = ()
     source: Source = Source()
 
     @model_validator(mode="after")

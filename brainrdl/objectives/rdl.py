@@ -242,6 +242,9 @@ def _weights(layer: str, names: str | Mapping[str, float], teacher: TeacherRDMSo
     return weights
 
 
+DiscrepancyName = Literal["mse", "correlation", "cosine", "corr_cov", "cosine_cov", "scaled_mse"]
+
+
 class RDLSettings(AlphaSettings):
     """The task and, with weight alpha, the teacher's RDMs.
 
@@ -253,7 +256,7 @@ class RDLSettings(AlphaSettings):
     pairs: int | None = Field(None, ge=1)
     images: int | None = Field(None, ge=2)
     dissimilarity: Literal["euclidean", "sqeuclidean", "correlation", "cosine"] = "euclidean"
-    discrepancy: Literal["mse", "correlation", "cosine", "corr_cov", "cosine_cov", "scaled_mse"] | None = "mse"
+    discrepancy: DiscrepancyName | None = "mse"
     normalization: Literal["image", "pair"] | None = None
 
     @model_validator(mode="after")
@@ -271,15 +274,19 @@ class RDLSettings(AlphaSettings):
         """The layers they are pulled towards."""
         return tuple(name for names in self.layers.values() for name in ([names] if isinstance(names, str) else names))
 
-    def stages(self, context: MethodContext) -> list[Stage]:
-        """One stage."""
-        objective = RDLObjective(
-            context.teacher(self.dissimilarity),
+    def objective(self, teacher: TeacherRDMSource, stream: str = "task") -> RDLObjective:
+        """The objective that these settings say."""
+        return RDLObjective(
+            teacher,
             self.layers,
             pairs=self.pairs,
             images=self.images,
             dissimilarity=self.dissimilarity,
             discrepancy=self.discrepancy,
             normalization=self.normalization,
+            stream=stream,
         )
-        return [context.stage(objective, self.alpha_schedule())]
+
+    def stages(self, context: MethodContext) -> list[Stage]:
+        """One stage."""
+        return [context.stage(self.objective(context.teacher(self.dissimilarity)), self.alpha_schedule())]

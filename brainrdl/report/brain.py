@@ -30,7 +30,8 @@ class BrainTables(NamedTuple):
     scores: a row a network (method, student, seed, fold), layer, roi, subject, pairs and kind. subjects: averaged over
     folds, splits and seeds. agreement: means over subjects with their intervals. tests: every two methods of a student,
     paired over subjects. dissociations: whether two brain teachers raise their own regions more than each other's.
-    category_only: whether a gain over the untrained network is category structure only. task: accuracies.
+    category_only: whether a gain over the untrained network, or over a category model, is category structure only.
+    shares: of the teacher RDM's own score, reached by the networks it taught. task: accuracies.
     notes: what could not be scored, and why.
     """
 
@@ -40,6 +41,7 @@ class BrainTables(NamedTuple):
     tests: pd.DataFrame
     dissociations: pd.DataFrame
     category_only: pd.DataFrame
+    shares: pd.DataFrame
     task: pd.DataFrame
     notes: tuple[str, ...]
 
@@ -140,6 +142,7 @@ def brain_tables(run: BrainRun) -> BrainTables:
         tests,
         _dissociations(run, subjects),
         _category_only(run, subjects),
+        _shares(run, subjects),
         _task(run),
         (*_unfinished(run), *_notes(scores)),
     )
@@ -260,17 +263,50 @@ def _untrained(run: BrainRun) -> str | None:
     return next((name for name, m in methods if m["teacher"] is None and not m["task_weight"]), None)
 
 
+def _taught(run: BrainRun) -> list[str]:
+    """The methods with a measured teacher and no control in its place."""
+    return [label for label, m in run.settings["methods"].items() if m["teacher"] and not m["control"]]
+
+
 def _category_only(run: BrainRun, subjects: pd.DataFrame) -> pd.DataFrame:
-    """For every trained method: whether its gain over the untrained network is category structure only."""
-    untrained = _untrained(run)
-    if untrained is None or run.categories is None:
+    """Whether gains are category structure only: of every method over the untrained network, and of those taught by
+    a brain over the category models."""
+    if run.categories is None:
         return pd.DataFrame()
+    methods, untrained = run.settings["methods"], _untrained(run)
+    models = [label for label, m in methods.items() if m["control"] in ("category", "category_means")]
+    wanted = [(a, untrained) for a in methods if a != untrained] if untrained is not None else []
+    wanted += [(a, b) for a in _taught(run) for b in models if methods[a]["teacher"] == methods[b]["teacher"]]
     parts = []
     for student in run.settings["students"]:
-        b = run.label(untrained, student)
         there = _of_student(run, student)
-        parts += [category_only(subjects, a, b).assign(a=a, b=b) for a in there if a != b and b in there]
+        for a, b in ((run.label(one, student), run.label(other, student)) for one, other in wanted):
+            if a in there and b in there:
+                parts.append(category_only(subjects, a, b).assign(a=a, b=b))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _shares(run: BrainRun, subjects: pd.DataFrame) -> pd.DataFrame:
+    """Of networks that a brain taught: their score in its region as a share of the teacher RDM's own, same pairs."""
+    own = subjects[subjects["network"] == TEACHER]
+    keys = ["layer", "layer_teacher", "roi", "pairs", "kind"]
+    rows = []
+    for label in _taught(run):
+        settings = run.settings["methods"][label]
+        regions = {name for of_layer in settings["layers"].values() for name in _names(of_layer)}
+        of_teacher = own["layer"].str.split("/").str[0] == settings["teacher"]
+        theirs = own[of_teacher & own["roi"].isin(regions)]
+        for student in run.settings["students"]:
+            network = run.label(label, student)
+            both = subjects[subjects["network"] == network].merge(
+                theirs, on=["roi", "subject", "pairs", "kind"], suffixes=("", "_teacher")
+            )
+            for place, part in both.dropna(subset=["score", "score_teacher"]).groupby(keys, sort=False):
+                score, teacher = part["score"].mean(), part["score_teacher"].mean()
+                share = score / teacher if teacher > 0 else float("nan")
+                told = {"n_subjects": len(part), "score": score, "score_teacher": teacher, "share": share}
+                rows.append({"network": network, **dict(zip(keys, place, strict=True)), **told})
+    return pd.DataFrame(rows)
 
 
 def _task(run: BrainRun) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from brainrdl.analysis.accuracy import format_p
+from brainrdl.analysis.comparison import POOLING
 from brainrdl.analysis.figures.style import check_formats, save_figure
 from brainrdl.rdms import join_rdms
 from brainrdl.report.brain import TEACHER, BrainRun, BrainTables, brain_tables, mean_brain, tradeoff_table
@@ -43,6 +44,7 @@ def write_brain_report(run_dir: Path, formats: Sequence[str] = ("png", "pdf")) -
         "tests": tables.tests,
         "dissociations": tables.dissociations,
         "category_only": tables.category_only,
+        "shares": tables.shares,
         "task": tables.task,
     }
     for name, table in files.items():
@@ -118,11 +120,13 @@ def _page(run: BrainRun, tables: BrainTables, figures: Sequence[tuple[Path, str]
         if len(score["layers"]) > 1:
             lines += [f"## Layer `{layer}`", ""]
         lines += [markdown_table(results_rows(run, tables.agreement, layer)), ""]
-    lines += ["", *_ceiling_lines(tables), "", *_verdicts(run, tables)]
+    lines += ["", *_ceiling_lines(tables, score["comparison"]), "", *_verdicts(tables)]
+    if len(tables.category_only):
+        lines += ["", "## Gains", "", _GAIN_WORDS, "", markdown_table(_gain_rows(tables))]
     lines += ["", "## Other pairs", "", "In brackets after each score the number of pairs (all folds of a split).", ""]
     lines += [markdown_table(_other_rows(tables)), ""]
     if len(tables.tests):
-        lines += ["## Methods paired over subjects", "", _TEST_WORDS, "", markdown_table(_test_rows(tables.tests)), ""]
+        lines += ["## Methods paired over subjects", "", _TEST_WORDS, "", markdown_table(_test_rows(tables)), ""]
     if len(tables.task):
         lines += ["## The task", "", markdown_table(_task_rows(tables.task)), ""]
     for path, caption in figures:
@@ -132,6 +136,12 @@ def _page(run: BrainRun, tables: BrainTables, figures: Sequence[tuple[Path, str]
     lines += ["Numbers: scores.csv (every network, subject and fold), subjects.csv, agreement.csv, tests.csv."]
     return "\n".join(lines) + "\n"
 
+
+_GAIN_WORDS = (
+    "Over the untrained network and, for those that a brain taught, over the category models; mean difference with its "
+    "95 % interval. A gain is there where the interval lies above 0; it is category structure only where that is so "
+    "for all pairs and not within categories."
+)
 
 _TEST_WORDS = (
     "Difference of the means, the first minus the second, on held-out pairs; q: adjusted for the false discovery rate "
@@ -150,43 +160,68 @@ def _chosen_line(run: BrainRun) -> str:
     )
 
 
-def _ceiling_lines(tables: BrainTables) -> list[str]:
-    rows = tables.agreement[tables.agreement["pairs"] == "held_out"]
+def _ceiling_lines(tables: BrainTables, comparison: str) -> list[str]:
+    """The ceilings of each region; networks that were scored on other pairs or subjects have their own."""
+    rows = tables.agreement[(tables.agreement["pairs"] == "held_out") & tables.agreement["score"].notna()]
     lines = []
     for roi, kind in rows.loc[rows["kind"].isin(["all", "within"]), ["roi", "kind"]].drop_duplicates().to_numpy():
-        part = rows[(rows["roi"] == roi) & (rows["kind"] == kind)]
-        with_ceiling = part.dropna(subset=["ceiling_low"])
-        if with_ceiling.empty:
-            lines.append(f"- {roi}, {_KINDS[kind]}: no ceiling.")
-            continue
-        one = with_ceiling.iloc[0]
-        lines.append(
-            f"- {roi}, {_KINDS[kind]}: noise ceiling between subjects {one['ceiling_low']:.3f} to "
-            f"{one['ceiling_high']:.3f}, on the same {one['n_pairs']:.0f} pairs of all folds of a split."
-        )
+        part = rows[(rows["roi"] == roi) & (rows["kind"] == kind)].round({"ceiling_low": 3, "ceiling_high": 3})
+        told = []
+        for _, same in part.groupby(["ceiling_low", "ceiling_high"], sort=False, dropna=False):
+            names = list(dict.fromkeys(same["network"]))
+            whose = "" if len(names) == part["network"].nunique() else f" ({', '.join(map(str, names))})"
+            one = same.iloc[0]
+            told.append(
+                f"no ceiling{whose}"
+                if isnan(one["ceiling_low"])
+                else f"{one['ceiling_low']:.3f} to {one['ceiling_high']:.3f}{whose}"
+            )
+        lines.append(f"- {roi}, {_KINDS[kind]}: noise ceiling between subjects {'; '.join(told)}.")
+    lines.append(
+        "- Ceilings are of the same pairs, subjects and comparison as the scores, fold by fold: each subject against "
+        f"the others' pooled RDM (lower) and against all subjects' (upper); pooled by {POOLING[comparison]}."
+    )
     return lines
 
 
-def _verdicts(run: BrainRun, tables: BrainTables) -> list[str]:
-    """In words: what of a gain is category structure only, and what two teachers' regions say."""
+def _gain_rows(tables: BrainTables) -> pd.DataFrame:
+    """What each network gains, and whether that is more than category structure."""
+    rows = tables.category_only[tables.category_only["pairs"] == "held_out"]
+    verdicts = {True: "**category structure only**", False: "more than categories"}
+    return pd.DataFrame(
+        [
+            {
+                "network": row["a"],
+                "over": row["b"],
+                "layer": row["layer"],
+                "region": row["roi"],
+                "gain": _difference(row, "gain"),
+                "within category": _difference(row, "within"),
+                "": verdicts[bool(row["category_only"])] if row["gain_low"] > 0 else "no gain",
+            }
+            for row in rows.to_dict("records")
+        ]
+    )
+
+
+def _verdicts(tables: BrainTables) -> list[str]:
+    """In words: how much of its teacher RDM's score a network reaches, and whether two teachers' regions dissociate."""
     lines = []
-    if len(tables.category_only):
-        held_out = tables.category_only[tables.category_only["pairs"] == "held_out"]
-        for row in held_out.to_dict("records"):
-            gain = f"{row['a']} against {row['b']}, {row['layer']}, {row['roi']}: {_difference(row, 'gain')}"
-            within = f"within category {_difference(row, 'within')}"
-            verdict = ""
-            if row["category_only"]:
-                verdict = " — **category structure only**"
-            elif not row["gain_low"] > 0:
-                verdict = " — no gain"
-            lines.append(f"- {gain}, {within}{verdict}")
+    if len(tables.shares):
+        rows = tables.shares[(tables.shares["pairs"] == "held_out") & (tables.shares["kind"] == "all")]
+        for row in rows[rows["score_teacher"] > 0].to_dict("records"):
+            lines.append(
+                f"- {row['network']}, {row['layer']}, {row['roi']}: {100 * row['share']:.0f} % of its teacher RDM's "
+                f"own score ({row['score']:.3f} of {row['score_teacher']:.3f})."
+            )
     if len(tables.dissociations):
         rows = tables.dissociations
         for row in rows[(rows["pairs"] == "held_out") & (rows["kind"] == "all")].to_dict("records"):
+            first, second = row["roi"].split(" − ")
             lines.append(
-                f"- Double dissociation, {row['a']} − {row['b']} in {row['roi']}, {row['layer']}: "
-                f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p {format_p(row['p'])}"
+                f"- Double dissociation, {row['layer']}: ({row['a']} − {row['b']}) in {first} minus the same in "
+                f"{second} is {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p {format_p(row['p'])}, over "
+                f"{row['n_subjects']} subjects; above 0, each teacher raises its own region more."
             )
     return lines
 
@@ -222,15 +257,19 @@ def _other_rows(tables: BrainTables) -> pd.DataFrame:
     return table.fillna(NONE)
 
 
-def _test_rows(tests: pd.DataFrame) -> pd.DataFrame:
+def _test_rows(tables: BrainTables) -> pd.DataFrame:
+    tests = tables.tests
     rows = tests[(tests["pairs"] == "held_out") & tests["kind"].isin(["all", "within"])]
+    place = ["network", "layer", "roi", "pairs", "kind"]
+    counts = tables.agreement.set_index(place)["n_pairs"]
     return pd.DataFrame(
         [
             {
                 "methods": f"{row['a']} − {row['b']}",
                 "layer": row["layer"],
                 "region": row["roi"],
-                "pairs": _KINDS[row["kind"]],
+                "pairs": f"{_KINDS[row['kind']]} "
+                f"({counts[(row['a'], row['layer'], row['roi'], row['pairs'], row['kind'])]:.0f})",
                 "difference": f"{row['difference']:+.3f}",
                 "95 % interval": NONE if isnan(row["low"]) else f"{row['low']:+.3f} … {row['high']:+.3f}",
                 "p": format_p(row["p"]),
