@@ -59,6 +59,11 @@ class Part:
         write_json(self.folder / _PART, {"finished": finished, "settings": self.settings})
 
 
+def teacher_file(name: str, group: int | None) -> str:
+    """As the file of a measured teacher's RDMs is called; group: of subjects, those that it leaves out."""
+    return f"{name}.h5" if group is None else f"{name}_subjects-{group}.h5"
+
+
 def extended(out: Path, experiment: dict[str, Any]) -> dict[str, Any]:
     """The experiment together with what the folder holds already: more methods and seeds extend a run.
 

@@ -59,9 +59,8 @@ def write_set(folder, name, n_subjects, rois, seed):
     (place / "images").mkdir(parents=True)
     for stimulus, image in zip(IDS, images(), strict=True):
         Image.fromarray(image).save(place / "images" / f"{stimulus}.png")
-    pd.DataFrame({"stimulus": IDS, "category": list(CATEGORY.values())}).to_csv(
-        place / "stimuli.tsv", sep="\t", index=False
-    )
+    table = pd.DataFrame({"stimulus": IDS, "category": list(CATEGORY.values()), "group": [s[-1] for s in IDS]})
+    table.to_csv(place / "stimuli.tsv", sep="\t", index=False)
     files = []
     for k, roi in enumerate(rois):
         np.save(place / f"{roi}.npy", measured(n_subjects, seed + k))
@@ -177,9 +176,9 @@ def test_a_run_holds_every_network_and_its_report(finished):
             assert ("predictions.csv" in names) == (method in ("task", "it_task"))
     report = {path.name for path in (finished / "report").iterdir()}
     assert {"scores.csv", "subjects.csv", "agreement.csv", "tests.csv", "dissociations.csv", "task.csv"} <= report
-    assert {"results.md", "category_only.csv", "agreement.png", "rdm_grid.png", "tradeoff.png"} <= report
+    assert {"results.md", "gains.csv", "shares.csv", "agreement.png", "rdm_grid.png", "tradeoff.png"} <= report
     page = (finished / "report" / "results.md").read_text()
-    for words in ("noise ceiling between subjects", "Double dissociation", "teacher RDM: it", "the epoch to stop at"):
+    for words in ("noise ceiling between subjects", "double dissociation", "teacher RDM: it", "the epoch to stop at"):
         assert words in page
 
 
@@ -365,6 +364,7 @@ def other_options(sets, tmp_path_factory):
     each = {"teacher": "each", "layers": {"fc": {"sub-01/IT": 1.0, "sub-02/IT": 0.5}}, "decay": "constant"}
     settings = experiment(
         *sets,
+        stimuli={"spec": str(sets[0]), "categories": "category", "also_within": ["group"]},
         teachers={
             "it": {"file": str(folder / "taught.h5"), "weigh_by": ["subject"], "rescale": "setsize"},
             "each": {"spec": str(sets[0]), "average": [], "name": ["subject", "roi"]},
@@ -375,7 +375,7 @@ def other_options(sets, tmp_path_factory):
             "layers": ["pool2", "fc"],
             "comparison": "corr",
         },
-        folds={"n": 2, "splits": 2, "group": "category"},
+        folds={"n": 2, "splits": 2, "group": "group"},
         choose={"inner": 2, "by": "within", "epoch": False, "grid": {"alpha": [0.1, 1.0]}},
         methods={
             "untrained": {},
@@ -397,8 +397,28 @@ def test_groups_stay_together_in_every_split(other_options):
     folders = folds_of(other_options, "it")
     assert [folder.name for folder in folders] == [f"split-{s}_fold-{f}" for s in range(2) for f in range(2)]
     for folder in folders:
-        assert not {CATEGORY[s] for s in fold(folder)["trained"]} & {CATEGORY[s] for s in fold(folder)["held_out"]}
+        assert not {s[-1] for s in fold(folder)["trained"]} & {s[-1] for s in fold(folder)["held_out"]}
         assert fold(folder)["epoch"] is None and fold(folder)["chosen"]["alpha"] in (0.1, 1.0)
+
+
+def test_agreement_is_scored_within_further_columns(other_options):
+    scores = pd.read_csv(other_options / "report" / "scores.csv", keep_default_na=False, na_values=[""])
+    assert set(scores["kind"]) == {"all", "within", "across", "partial", "within group"}
+    some = scores[(scores["network"] == "it") & (scores["pairs"] == "held_out") & (scores["split"] == 0)]
+    held_out = fold(folds_of(other_options, "it")[0])["held_out"]
+    same = sum(a[-1] == b[-1] for k, a in enumerate(held_out) for b in held_out[k + 1 :])
+    assert set(some.loc[(some["kind"] == "within group") & (some["fold"] == 0), "n_pairs"]) == {same}
+    assert "within group" in (other_options / "report" / "results.md").read_text()
+
+
+def test_a_copy_of_the_scored_rdms_cannot_teach(sets, tmp_path):
+    save_rdms(read_rdms(load_brain_spec(sets[1])), tmp_path / "copy.h5")
+    teachers = {"it": {"file": str(tmp_path / "copy.h5"), "select": {"roi": "IT"}}}
+    settings = experiment(*sets, teachers=teachers)
+    settings["methods"] = {"it": settings["methods"]["it"]}
+    result = call("check", write(tmp_path / "tiny.yaml", settings))
+    assert result.exit_code == 2
+    assert re.search(r"teacher 'it' .* and score have an RDM in common", result.output.replace("\n", " "))
 
 
 def test_every_subject_of_a_teacher_pulls_by_its_own_weight(other_options):
@@ -426,14 +446,20 @@ def test_splits_are_averaged_and_layers_kept_apart(other_options):
     [
         (
             {"teachers.it.spec": "scored", "teachers.it.select": {"roi": "IT"}},
-            r"teacher 'it' and score have 4 subjects of .* in common, the first is 'sub-01'; set subject_folds",
+            r"teacher 'it' .* and score have 4 subjects in common, the first is 'sub-01'; set subject_folds",
         ),
+        ({"teachers.it.subject_folds": 2}, r"teacher 'it': subject_folds part the subjects that are scored, but score"),
+        (
+            {"folds.n": 7, "folds.stratify": None},
+            r"folds: of the . stimuli held out in split 0, fold \d, \d were measured",
+        ),
+        ({"stimuli.also_within": ["colour"]}, r"have no column 'colour'"),
         ({"methods.it.layers": {"fc": "V4"}}, r"methods.it.layers: teacher 'it' has no RDM 'V4'; it has: IT"),
         ({"methods.it.layers": {"fc7": "IT"}}, r"layer 'fc7' is not in the student 'cnn' \(methods.it.layers\)"),
         ({"methods.it.teacher": "v1"}, r"method 'it': no teacher 'v1'; there are: it, evc"),
         ({"methods.it.layers": {}}, r"methods.it: teacher and layers go together"),
         ({"methods.category.by": None}, r"methods.category: by \(a column of the stimulus table\) goes with control"),
-        ({"methods.category.by": "colour"}, r"have no column 'colour'; they have: stimulus, category"),
+        ({"methods.category.by": "colour"}, r"have no column 'colour'; they have: stimulus, category, group"),
         ({"methods.it.alpah": 1}, r"methods.it.alpah: unknown key; did you mean 'alpha'\?"),
         ({"methods.it.students": ["vgg"]}, r"method 'it': no student 'vgg'; there are: cnn"),
         ({"task": None}, r"method 'task' has a task_weight, but the experiment has no task"),
@@ -514,16 +540,38 @@ def means_of(subjects, network, roi, kind="all", layer="fc"):
     return rows.set_index("subject")["score"].sort_index()
 
 
-def test_the_double_dissociation_is_the_interaction_of_teacher_and_region(finished):
+def test_a_double_dissociation_is_two_contrasts_between_teachers(finished):
     subjects = pd.read_csv(finished / "report" / "subjects.csv", keep_default_na=False, na_values=[""])
     rows = pd.read_csv(finished / "report" / "dissociations.csv")
-    (row,) = rows[(rows["pairs"] == "held_out") & (rows["kind"] == "all")].to_dict("records")
-    it, evc = (means_of(subjects, "it", roi) - means_of(subjects, "evc", roi) for roi in ("IT", "EVC"))
-    assert (row["a"], row["b"], row["roi"], row["n_subjects"]) == ("it", "evc", "IT − EVC", 4)
-    test = ttest_1samp(it - evc, 0)
-    assert row["difference"] == pytest.approx((it - evc).mean())
-    assert row["p"] == pytest.approx(test.pvalue)
-    assert (row["low"], row["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    rows = rows[(rows["pairs"] == "held_out") & (rows["kind"] == "all") & (rows["a"] == "it")].set_index("contrast")
+    it, evc, untrained = (
+        {roi: means_of(subjects, network, roi) for roi in ("IT", "EVC")} for network in ("it", "evc", "untrained")
+    )
+    expected = {
+        "it over evc in IT": it["IT"] - evc["IT"],
+        "evc over it in EVC": evc["EVC"] - it["EVC"],
+        "interaction (the sum of both)": it["IT"] - evc["IT"] + evc["EVC"] - it["EVC"],
+        "it raises IT more than EVC": it["IT"] - untrained["IT"] - (it["EVC"] - untrained["EVC"]),
+        "evc raises EVC more than IT": evc["EVC"] - untrained["EVC"] - (evc["IT"] - untrained["IT"]),
+    }
+    assert set(rows.index) == set(expected)
+    for name, differences in expected.items():
+        test = ttest_1samp(differences, 0)
+        assert rows.loc[name, "n_subjects"] == 4
+        assert rows.loc[name, "difference"] == pytest.approx(differences.mean())
+        assert rows.loc[name, "p"] == pytest.approx(test.pvalue)
+        assert tuple(rows.loc[name, ["low", "high"]]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+
+
+def test_one_ceiling_serves_networks_whatever_subjects_taught_them(finished):
+    subjects = pd.read_csv(finished / "report" / "subjects.csv", keep_default_na=False, na_values=[""])
+    place = ["roi", "subject", "pairs", "kind"]
+    it, evc = (
+        subjects[(subjects["network"] == network) & (subjects["layer"] == "fc")].set_index(place)
+        for network in ("it", "evc")
+    )
+    for name in ("ceiling_low", "ceiling_high"):
+        pd.testing.assert_series_equal(it[name].sort_index(), evc[name].sort_index())
 
 
 def test_shares_gains_and_adjusted_p(finished):
@@ -534,7 +582,7 @@ def test_shares_gains_and_adjusted_p(finished):
     own = means_of(subjects, "teacher RDM", "IT", layer="it").mean()
     assert row["share"].item() == pytest.approx(means_of(subjects, "it", "IT").mean() / own)
     assert set(row["roi"]) == {"IT"}  # its teacher's region alone
-    gains = pd.read_csv(report / "category_only.csv")
+    gains = pd.read_csv(report / "gains.csv")
     assert {("it", "untrained"), ("it", "category"), ("shuffled", "untrained")} <= set(
         zip(gains["a"], gains["b"], strict=True)
     )
@@ -544,8 +592,21 @@ def test_shares_gains_and_adjusted_p(finished):
     assert one["gain"].item() == pytest.approx(gain.mean())
     tests = pd.read_csv(report / "tests.csv")
     family = tests[(tests["pairs"] == "held_out") & (tests["kind"] == "all")]
-    assert len(family) == 28 * 2  # every two of eight methods × regions
+    contrasts = set(zip(family["a"], family["b"], strict=True))
+    # it, it_task and evc against the seven others (each other once), and four more against the untrained one.
+    assert len(contrasts) == 7 + 6 + 5 + 4 and ("task", "untrained") in contrasts
+    assert ("random", "shuffled") not in contrasts
     np.testing.assert_allclose(family["q"], multipletests(family["p"], method="fdr_bh")[1])
+
+
+def test_how_far_splits_lie_apart(other_options):
+    table = pd.read_csv(other_options / "report" / "agreement.csv")
+    scores = pd.read_csv(other_options / "report" / "scores.csv", keep_default_na=False, na_values=[""])
+    chosen = {"network": "it", "layer": "fc", "roi": "IT", "pairs": "held_out", "kind": "all"}
+    rows = scores[(scores[list(chosen)] == pd.Series(chosen)).all(axis=1)]
+    of_split = rows.groupby(["split", "fold"])["score"].mean().groupby("split").mean()
+    told = table[(table[list(chosen)] == pd.Series(chosen)).all(axis=1)]["spread"].item()
+    assert told == pytest.approx(of_split.std(ddof=1))
 
 
 def test_task_accuracy_against_agreement(finished):
@@ -558,12 +619,13 @@ def test_task_accuracy_against_agreement(finished):
         (frame["label"] == frame["predicted"]).mean()
         for frame in (pd.read_csv(folder / "predictions.csv") for folder in folds_of(finished, "task"))
     ]
-    assert task.loc[task["network"] == "task", "accuracy"].item() == pytest.approx(np.mean(right))
+    assert list(task.loc[task["network"] == "task", "accuracy"]) == pytest.approx(right)
 
 
 def test_partial_correlations_take_out_category_and_pixels(finished):
     scores = scores_of(finished)
     partial = scores[(scores["kind"] == "partial") & (scores["method"] == "it") & (scores["pairs"] == "held_out")]
+    partial = partial.sort_values(["roi", "subject"])
     again = score_agreement(
         load_rdms(folds_of(finished, "it")[0] / "rdms.h5"),
         load_rdms(finished / "brain.h5"),
@@ -573,6 +635,7 @@ def test_partial_correlations_take_out_category_and_pixels(finished):
         categories=CATEGORY,
         controls=load_rdms(finished / "pixels.h5"),
     )
+    again = again.sort_values(["roi", "subject"])
     np.testing.assert_allclose(partial[partial["fold"] == 0]["score"], again["score"], atol=1e-12)
 
 
@@ -619,6 +682,9 @@ def test_a_partly_finished_run_says_what_is_missing(finished, tmp_path):
     result = call("report", run, "--format", "png")
     assert result.exit_code == 0, result.output
     page = (run / "report" / "results.md").read_text()
-    assert "it, seed 0: 1 of 2 networks are finished; its means are over fewer folds" in page
+    assert "it, seed 0: 1 of 2 networks are finished; what there is is over fewer folds than others'" in page
+    tests = pd.read_csv(run / "report" / "tests.csv")
+    assert not {"it", "random"} & {*tests["a"], *tests["b"]}
+    assert {"it_task", "evc", "untrained"} <= {*tests["a"], *tests["b"]}
     assert "random, seed 0: 0 of 2 networks are finished" in page
     assert "task, seed 0" not in page

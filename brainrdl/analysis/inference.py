@@ -86,7 +86,7 @@ def with_fdr(p: Sequence[float] | np.ndarray | pd.Series[float]) -> np.ndarray:
 
 
 def category_only(table: pd.DataFrame, a: str, b: str, column: str = "network") -> pd.DataFrame:
-    """Is the gain of `a` over `b` category structure only? True where it is there overall and not within categories.
+    """Is the gain of `a` over `b` category structure only? True where it is shown overall and not within categories.
 
     A gain is there where the 95 % interval of the paired difference (`paired_over_subjects`) lies above 0.
     table: the subject-level table with the kinds "all" and "within". Returns a row a layer, roi and pairs: gain,
@@ -102,7 +102,8 @@ def category_only(table: pd.DataFrame, a: str, b: str, column: str = "network") 
             raise ValueError(f"'{a}' and '{b}' have no scores of kind '{kind}' in common; score with `categories`")
         parts.append(part.rename(columns={"difference": name, "low": f"{name}_low", "high": f"{name}_high"}))
     verdict = parts[0].merge(parts[1], on=keys)
-    verdict["category_only"] = (verdict["gain_low"] > 0) & ~(verdict["within_low"] > 0)
+    only = ((verdict["gain_low"] > 0) & ~(verdict["within_low"] > 0)).astype("boolean")
+    verdict["category_only"] = only.mask(verdict[["gain_low", "within_low"]].isna().any(axis=1))
     return verdict
 
 

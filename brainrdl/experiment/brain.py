@@ -28,6 +28,7 @@ from brainrdl.run_folder import (
     extended,
     file_checksum,
     looked_at,
+    teacher_file,
     write_table,
 )
 from brainrdl.runs import write_json, write_text
@@ -104,7 +105,7 @@ class _BrainRun(PartRunner):
                 continue
             for fold in {fold.group: fold for fold in data.folds(label)}.values():
                 rdms = averaged(experiment.teachers[method.teacher], data.teacher_rdms(method.teacher, fold))
-                save_rdms(rdms, self.out / "teachers" / fold.teacher_file(method.teacher))
+                save_rdms(rdms, self.out / "teachers" / teacher_file(method.teacher, fold.group))
         images = data.scored_stimuli.images.read()._replace(labels=None)
         save_rdms(pixel_rdm(images, experiment.score.dissimilarity), self.out / "pixels.h5")
         write_table(self.out / "stimuli.csv", data.stimuli.table.reset_index(drop=True))
@@ -146,7 +147,7 @@ class _BrainRun(PartRunner):
         if self.writes:
             part.mark(finished=False)
         chosen = Chosen({}, None)
-        if method.learns and self.experiment.choose is not None:
+        if method.learns and method.choose and self.experiment.choose is not None:
             chosen = choose(self, part, name, fold)
             method = chosen.applied_to(method)
         if self.writes:
@@ -232,7 +233,7 @@ class _BrainRun(PartRunner):
             task = learned if of_column else data.shown(settings, data.task_data.train, "task")
         source = None if method.teacher is None else data.teacher(method, fold, part.seed)
         stream = "task" if task is not None and of_column else "stimuli"
-        objective = None if source is None else method.objective(source, stream)
+        objective = None if source is None else self._as_real(method, fold).objective(source, stream)
         stage = Stage(
             objective,
             method.alpha_schedule() if objective is not None else 1.0,
@@ -259,6 +260,13 @@ class _BrainRun(PartRunner):
         stimuli = learned if stream == "stimuli" and objective is not None else None
         for record in trainer.fit(task, stimuli, resume=checkpoint is not None):
             yield record.history, record.timing
+
+    def _as_real(self, method: BrainMethod, fold: BrainFold) -> BrainMethod:
+        """A control is compared as the teacher in whose place it is: only the target differs."""
+        if method.control is None or method.discrepancy is not None:
+            return method
+        real = self.data.teacher(method.model_copy(update={"control": None}), fold, 0)
+        return method.model_copy(update={"discrepancy": method.objective(real).discrepancy})
 
     def _save_predictions(self, part: Part, network: nn.Module, student: StudentSettings, fold: BrainFold) -> None:
         """The task's answers on stimuli, or test images, that the network has not learned from."""

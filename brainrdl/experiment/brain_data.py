@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from brainrdl.fmri.read import read_rdms
 from brainrdl.fmri.spec import load_brain_spec, spec_folder
 from brainrdl.models import Preprocessing
 from brainrdl.models.trunk import Trunk, cached
-from brainrdl.rdms import average_rdms, explain_missing, load_rdms, select_rdms, stimulus_ids
+from brainrdl.rdms import average_rdms, explain_missing, load_rdms, select_rdms, stimulus_ids, subset_stimuli
 from brainrdl.sources import MeasuredRDMs, TeacherRDMSource
 from brainrdl.sources.controls import make_control
 from brainrdl.sources.weights import reliability_weights
@@ -54,10 +55,6 @@ class BrainFold(NamedTuple):
     def name(self) -> str:
         """As a folder is called."""
         return f"split-{self.split}_fold-{self.fold}" + ("" if self.group is None else f"_subjects-{self.group}")
-
-    def teacher_file(self, teacher: str) -> str:
-        """As the file of a teacher's RDMs is called, of the subjects that teach in this fold."""
-        return f"{teacher}.h5" if self.group is None else f"{teacher}_subjects-{self.group}.h5"
 
 
 class BrainData:
@@ -138,7 +135,11 @@ class BrainData:
         """The source a method learns from in a fold: measured, or the control in its place."""
         assert method.teacher is not None
         settings = self.experiment.teachers[method.teacher]
-        source: TeacherRDMSource = averaged_teacher(settings, self.teacher_rdms(method.teacher, fold))
+        rdms = self.teacher_rdms(method.teacher, fold)
+        # Nothing that is computed over pairs (weights, scales, means) may see what is held out.
+        known = set(stimulus_ids(rdms))
+        rdms = subset_stimuli(rdms, [stimulus for stimulus in fold.trained if stimulus in known])
+        source: TeacherRDMSource = averaged_teacher(settings, rdms)
         if method.control is not None:
             categories = None if method.by is None else self.column(method.by)
             source = make_control(method.control, source, fold.trained, categories, seed)
@@ -228,7 +229,10 @@ class BrainData:
             self._check_layers(label, method)
             if method.by is not None:
                 self.column(method.by)
-        _ = self.stimulus_splits, self.categories
+        for column in (self.experiment.stimuli.categories, *self.experiment.stimuli.also_within):
+            if column is not None:
+                self.column(column)
+        self._check_folds()
 
     def notes(self) -> list[str]:
         """What is no mistake but should be known: stimuli that take no part, images that a network has seen before."""
@@ -251,15 +255,18 @@ class BrainData:
 
     def _check_subjects(self, name: str, settings: BrainTeacherSettings) -> None:
         """Whoever teaches is not scored on: a network would be praised for knowing that subject's noise."""
-        score = self.experiment.score
-        if settings.subject_folds is not None or (settings.spec, settings.file) != (score.spec, score.file):
+        if settings.subject_folds is not None:
             return
-        taught = self.teacher_rdms(name).rdm_descriptors.get("subject", [])
-        both = sorted({str(subject) for subject in taught} & set(map(str, self.brain.rdm_descriptors["subject"])))
-        if both:
+        teacher, score = self.teacher_rdms(name), self.experiment.score
+        both: list[str] = []
+        if settings.same_origin(score):
+            taught = teacher.rdm_descriptors.get("subject", [])
+            both = sorted({str(subject) for subject in taught} & set(map(str, self.brain.rdm_descriptors["subject"])))
+        if both or _any_equal(teacher, measured_rdms(score)):
+            whose = f"{len(both)} subjects in common, the first is '{both[0]}'" if both else "an RDM in common"
             raise ValueError(
-                f"teacher '{name}' and score have {len(both)} subjects of '{settings.spec or settings.file}' in "
-                f"common, the first is '{both[0]}'; set subject_folds of the teacher, or select different subjects"
+                f"teacher '{name}' ({settings.spec or settings.file}) and score have {whose}; set subject_folds of the "
+                "teacher, or select different subjects"
             )
 
     def _check_layers(self, label: str, method: BrainMethod) -> None:
@@ -272,6 +279,18 @@ class BrainData:
                     f"methods.{label}.layers: teacher '{method.teacher}' has no RDM '{name}'; "
                     f"it has: {', '.join(names)}"
                 )
+
+    def _check_folds(self) -> None:
+        """In every fold there is something to score."""
+        measured = set(stimulus_ids(self.brain))
+        for split, folds in enumerate(self.stimulus_splits):
+            for number, fold in enumerate(folds):
+                n = len(measured & set(fold.held_out))
+                if n < 3:
+                    raise ValueError(
+                        f"folds: of the {len(fold.held_out)} stimuli held out in split {split}, fold {number}, {n} "
+                        "were measured in the scored brains, expected at least 3; take fewer folds"
+                    )
 
     def _check_meet(self, ids: Sequence[str], known: Sequence[str], what: str) -> None:
         both = set(ids) & set(known)
@@ -324,6 +343,15 @@ def rows_of(stimuli: Stimuli, ids: Sequence[str]) -> Tensor:
     """Rows of the stimuli with these ids, in the order of `ids`; ids it does not have are left out."""
     row = {stimulus: k for k, stimulus in enumerate(stimuli.ids)}
     return torch.tensor([row[stimulus] for stimulus in ids if stimulus in row], dtype=torch.int64)
+
+
+def _any_equal(one: RDMs, other: RDMs) -> bool:
+    """Whether an RDM of one is, on the stimuli both have, an RDM of the other."""
+    common = [stimulus for stimulus in stimulus_ids(one) if stimulus in set(stimulus_ids(other))]
+    if len(common) < 3:
+        return False
+    a, b = (subset_stimuli(rdms, common).dissimilarities for rdms in (one, other))
+    return any(np.array_equal(x, y, equal_nan=True) for x in a for y in b)
 
 
 def _rdm_checksum(rdms: RDMs) -> int:

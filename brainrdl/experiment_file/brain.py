@@ -17,10 +17,15 @@ Measure = Literal["euclidean", "sqeuclidean", "correlation", "cosine"]
 
 
 class StimuliSettings(Settings):
-    """The images that the networks learn from: those of a brain data spec. categories: a column of its table."""
+    """The images that the networks learn from: those of a brain data spec.
+
+    categories: a column of its table; agreement is scored within and across its values and, as partial correlation,
+    given them. also_within: further columns within whose values it is scored.
+    """
 
     spec: str
     categories: str | None = None
+    also_within: list[str] = Field(default_factory=list)
 
 
 class MeasuredSettings(Settings):
@@ -38,6 +43,10 @@ class MeasuredSettings(Settings):
         if (self.spec is None) == (self.file is None):
             raise ValueError("give either spec (a brain data spec) or file (RDMs in HDF5)")
         return self
+
+    def same_origin(self, other: MeasuredSettings) -> bool:
+        """Whether both are of the same data set or file."""
+        return (self.spec, self.file) == (other.spec, other.file)
 
 
 class BrainTeacherSettings(MeasuredSettings):
@@ -147,7 +156,8 @@ class BrainMethod(RDLSettings):
     teacher: a name of `teachers`. layers and the following are those of `RDLObjective`.
     control: in place of the teacher's RDMs: "shuffled" or "shuffled_within" (a column `by`) stimuli, a "random" RDM of
     the same values, a "category" model (column `by`), or the teacher's own means over categories, "category_means".
-    task_weight: of the task; 0 = no task. students: which of the students; null = all.
+    task_weight: of the task; 0 = no task. students: which of the students; null = all. choose: false: nothing is chosen
+    for this method, it is trained as the file says.
     """
 
     layers: dict[str, str | dict[str, float]] = Field(default_factory=dict)
@@ -159,6 +169,7 @@ class BrainMethod(RDLSettings):
     by: str | None = None
     task_weight: float = Field(0.0, ge=0, allow_inf_nan=False)
     students: list[str] | None = None
+    choose: bool = True
 
     @model_validator(mode="after")
     def _whole(self) -> BrainMethod:
@@ -210,6 +221,12 @@ class BrainExperiment(Settings):
                 )
             if method.task_weight > 0 and self.task is None:
                 raise ValueError(f"method '{label}' has a task_weight, but the experiment has no task; add one")
+            origin = None if method.teacher is None else self.teachers[method.teacher]
+            if origin is not None and origin.subject_folds is not None and not origin.same_origin(self.score):
+                raise ValueError(
+                    f"teacher '{method.teacher}': subject_folds part the subjects that are scored, but score has other "
+                    "data; leave it out"
+                )
             for student in method.students or []:
                 if student not in self.students:
                     raise ValueError(f"method '{label}': no student '{student}'; there are: {', '.join(self.students)}")

@@ -61,7 +61,9 @@ class CombinedTeacher:
                 "give scales"
             )
         self.dissimilarity = "rescaled" if scales else measures[0]
-        self.unbiased = all(getattr(source, "unbiased", False) for _, source in keyed)
+        told = [getattr(source, "unbiased", None) for _, source in keyed]
+        if any(unbiased is not None for unbiased in told):  # networks alone have no such property, and nor have they
+            self.unbiased = all(told)
 
     def covers(self, ids: Sequence[str]) -> Mapping[str, Tensor]:
         """As the sources; a combined name covers what any of its members covers."""
@@ -85,7 +87,10 @@ class CombinedTeacher:
 
     def _mean(self, targets: Mapping[str, Targets], weights: Mapping[str, float]) -> Targets:
         values = torch.stack([target.values / self._scales.get(m, 1.0) for m, target in targets.items()])
-        precision = torch.stack([torch.ones_like(v) if w is None else w for v, w in targets.values()])
+        # A precision has the unit of one over the square of the values.
+        precision = torch.stack(
+            [torch.ones_like(v) if w is None else w * self._scales.get(m, 1.0) ** 2 for m, (v, w) in targets.items()]
+        )
         missing = values.isnan()
         precision = precision.masked_fill(missing, 0)
         weight = values.new_tensor([weights[member] for member in targets])[:, None]

@@ -122,12 +122,13 @@ class CategoryTeacher:
         return {name: covered & known for name, covered in self.source.covers(ids).items()}
 
     def targets(self, stimuli: Stimuli, pairs: Pairs) -> Mapping[str, Targets]:
-        """0 or 1, NaN where a stimulus is not covered."""
+        """0 or 1, NaN where a stimulus is not covered; the source's weights."""
         number, device = self._numbers(stimuli.ids), stimuli.images.device
         i, j = pairs.to("cpu")
         values = (number[i] != number[j]).float()
+        measured = self.source.targets(stimuli, pairs)
         return {
-            name: Targets(values.masked_fill(~(covered[i] & covered[j]), torch.nan).to(device))
+            name: Targets(values.masked_fill(~(covered[i] & covered[j]), torch.nan).to(device), measured[name].weights)
             for name, covered in self.covers(stimuli.ids).items()
         }
 

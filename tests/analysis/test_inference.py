@@ -182,3 +182,9 @@ def test_tables_that_cannot_be_tested_are_refused():
         over_subjects(pd.concat([table, table]))
     with pytest.raises(ValueError, match="'it' and 'untrained' have no scores of kind 'within' in common"):
         category_only(table[table["kind"] == "all"], "it", "untrained")
+
+
+def test_no_verdict_on_category_structure_where_an_interval_is_not_defined():
+    table = subject_level((0.1, 0.1))
+    table.loc[table["kind"] == "within", "score"] = np.nan
+    assert category_only(table, "it", "untrained")["category_only"].isna().all()

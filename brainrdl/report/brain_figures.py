@@ -1,0 +1,78 @@
+"""The figures of a run with brains as teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainrdl.analysis.figures.style import save_figure
+from brainrdl.rdms import average_rdms, join_rdms, stimulus_ids, subset_stimuli
+from brainrdl.report.brain import TEACHER, BrainRun, BrainTables, tradeoff_table
+
+if TYPE_CHECKING:
+    from rsatoolbox.rdm import RDMs
+
+
+def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) -> list[tuple[Path, str]]:
+    """Write the figures; the PNGs with their captions."""
+    from brainrdl.analysis.figures import agreement, rdm_grid, second_order, tradeoff
+    from brainrdl.analysis.second_order import second_order_mds, undefined_rdms
+
+    drawn: list[tuple[Any, str, str]] = []
+    kinds = [kind for kind in ("all", "within") if (tables.subjects["kind"] == kind).any()]
+    caption = "Agreement with each subject's RDM on held-out pairs; band: noise ceiling, lines: the teachers' own RDMs."
+    drawn.append((agreement.plot(tables.subjects, kinds=kinds, teacher=TEACHER), "agreement", caption))
+    of_alpha = tradeoff_table(run, tables)
+    if len(of_alpha):
+        caption = "Accuracy of the task against agreement with the brain, over alpha."
+        drawn.append((tradeoff.plot(of_alpha).figure, "tradeoff", caption))
+    rdms = _example_rdms(run)
+    held_out = [stimulus for stimulus in run.networks[0].fold["held_out"] if stimulus in stimulus_ids(rdms)]
+    n_learned = rdms.n_cond - len(held_out)
+    caption = (
+        f"RDMs of the first fold's networks (first student and seed) and the brains' means, over {rdms.n_cond} "
+        f"stimuli, {n_learned} of which the networks have learned from."
+    )
+    drawn.append((rdm_grid.plot(_layers_as_rows(rdms)), "rdm_grid", caption))
+    unseen = subset_stimuli(rdms, held_out)
+    comparable = [k for k in range(unseen.n_rdm) if k not in undefined_rdms(unseen)]
+    if len(comparable) >= 3:
+        ax = second_order.plot(second_order_mds(unseen[comparable]), teacher="brain")
+        caption = f"Distances between these RDMs on the {len(held_out)} stimuli that were held out, by MDS."
+        drawn.append((ax.figure, "second_order_mds", caption))
+    files = []
+    for figure, name, caption in drawn:
+        written = save_figure(figure, out / name, formats)
+        files += [(path, caption) for path in written if path.suffix == ".png"]
+    return files
+
+
+def _example_rdms(run: BrainRun) -> RDMs:
+    """RDMs of the first fold's networks (first student and seed), the mean brains and pixels, over common stimuli."""
+    first = run.networks[0]
+    alike = [n for n in run.networks if (n.student, n.seed) == (first.student, first.seed)]
+    chosen = {n.method: n for n in reversed(alike) if n.shared == first.shared}
+    parts = [run.rdms(chosen[method]) for method in run.settings["methods"] if method in chosen]
+    brain = average_rdms(run.brain, over="subject")
+    brain.rdm_descriptors["network"] = ["brain"] * brain.n_rdm
+    brain.rdm_descriptors["layer"] = list(brain.rdm_descriptors["roi"])
+    everything = [run.pixels, *parts, brain]
+    common = [s for s in stimulus_ids(run.pixels) if all(s in set(stimulus_ids(part)) for part in everything)]
+    joined = join_rdms([subset_stimuli(part, common) for part in everything])
+    categories = run.categories
+    if categories is not None:
+        names = sorted(set(categories.values()))
+        own = [categories[stimulus] for stimulus in common]
+        joined.pattern_descriptors["category"] = own
+        joined.pattern_descriptors["label"] = [names.index(name) for name in own]
+    return joined
+
+
+def _layers_as_rows(rdms: RDMs) -> RDMs:
+    """With the networks' RDMs in a row a layer and a column a method: there are many methods and few layers."""
+    networks, layers = list(rdms.rdm_descriptors["network"]), list(rdms.rdm_descriptors["layer"])
+    swapped = [(b, a) if a not in ("pixels", "brain") else (a, b) for a, b in zip(networks, layers, strict=True)]
+    turned = join_rdms([rdms])
+    turned.rdm_descriptors["network"], turned.rdm_descriptors["layer"] = map(list, zip(*swapped, strict=True))
+    return turned
