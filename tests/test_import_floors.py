@@ -28,8 +28,8 @@ FLOORS = [
     {"models", "data"},
     {"sources", "fmri"},
     {"objectives"},
-    {"training", "analysis", "experiment_file", "brain_experiment_file", "run_folder"},
-    {"experiment", "report", "brain_rdms", "brain_experiment", "brain_report"},
+    {"training", "analysis", "experiment_file", "run_folder"},
+    {"experiment", "report", "brain_rdms"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-from itertools import combinations
-
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from rsatoolbox.rdm import RDMs
 
 from brainrdl.analysis.figures import curves, rdm_grid, second_order
@@ -17,35 +13,6 @@ from brainrdl.analysis.second_order import SecondOrder
 
 METHODS = ("baseline", "finetuning", "deep_supervision", "hints", "distillation", "rdl", "baseline_deformed")
 LAYERS = ("pool1", "pool2", "fc", "softmax")
-
-
-def assert_readable(figure):
-    """Every piece of text lies inside the figure, none touches another, none is smaller than 5 points."""
-    with print_style():
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        hidden = undrawn_tick_labels(figure)
-        texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in hidden]
-        boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
-    assert boxes
-    width, height = canvas.get_width_height()
-    for text, box in boxes:
-        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, f"'{text}' is cut off"
-    for (one, a), (other, b) in combinations(boxes, 2):
-        x = min(a.x1, b.x1) - max(a.x0, b.x0)
-        y = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert x < 1 or y < 1, f"'{one}' and '{other}' overlap"
-    assert min(text.get_fontsize() for text in texts) >= 5
-
-
-def undrawn_tick_labels(figure):
-    """A tick outside its axis' limits keeps its label, but does not draw it."""
-    hidden = set()
-    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
-        low, high = sorted(axis.get_view_interval())
-        outside = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
-        hidden |= {label for tick in outside for label in (tick.label1, tick.label2)}
-    return hidden
 
 
 # style
@@ -146,7 +113,7 @@ def test_a_method_keeps_its_colour_when_others_are_missing():
 
 
 @pytest.mark.parametrize(("n_epochs", "zero"), [(1, "nowhere"), (6, "nowhere"), (6, "everywhere"), (100, "at the end")])
-def test_curves_are_readable_and_hold_every_value(n_epochs, zero):
+def test_curves_are_readable_and_hold_every_value(n_epochs, zero, assert_readable):
     frame = histories(METHODS, n_epochs=n_epochs)
     if zero == "at the end":
         frame.loc[frame["epoch"] == n_epochs - 1, "train_error"] = 0.0
@@ -162,7 +129,7 @@ def test_curves_are_readable_and_hold_every_value(n_epochs, zero):
 
 
 @pytest.mark.parametrize("error", [0.0051, 1.0])
-def test_flat_curves_have_at_least_two_ticks(error):
+def test_flat_curves_have_at_least_two_ticks(error, assert_readable):
     figure = curves.plot(histories(["rdl"], n_epochs=3).assign(test_error=error))
     ax = figure.axes[1]
     assert sum(ax.get_ylim()[0] <= tick <= ax.get_ylim()[1] for tick in ax.get_yticks()) >= 2
@@ -237,7 +204,7 @@ def test_the_bar_says_what_the_colours_mean():
         assert figure.axes[0].images[0].get_clim() == (0, 100 if scale == "percentile" else 1)
 
 
-def test_a_network_with_other_layers_has_its_own_names():
+def test_a_network_with_other_layers_has_its_own_names(assert_readable):
     rdms = grid_rdms(["rdl", "teacher"], layers={"teacher": ("stage1", "stage2")})
     figure = rdm_grid.plot(rdms)
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
@@ -275,14 +242,14 @@ def test_missing_pairs_are_grey_and_flat_rdms_can_be_drawn(scale):
         (("rdl",), 2, "cat {}"),
     ],
 )
-def test_the_grid_is_readable(networks, n_classes, name):
+def test_the_grid_is_readable(networks, n_classes, name, assert_readable):
     rdms = grid_rdms(networks, n_classes, [name.format(k) for k in range(n_classes)])
     figure = rdm_grid.plot(rdms)
     assert_readable(figure)
     assert figure.get_figwidth() <= WIDTH + 1e-9
 
 
-def test_the_grid_works_without_references_and_without_labels():
+def test_the_grid_works_without_references_and_without_labels(assert_readable):
     rdms = grid_rdms(["baseline", "rdl"], references=False)
     assert_readable(rdm_grid.plot(rdms))
     plain = RDMs(rdms.dissimilarities, rdm_descriptors=rdms.rdm_descriptors)
@@ -349,7 +316,7 @@ def test_a_network_keeps_its_colour_when_others_are_missing():
     assert part.get_color() == whole.get_color()
 
 
-def test_the_second_order_figure_is_readable():
+def test_the_second_order_figure_is_readable(assert_readable):
     assert_readable(second_order.plot(scaled_points()).figure)
 
 
