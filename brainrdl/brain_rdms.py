@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def make_rdms(
     FILE.csv (a row an RDM: voxels, folds, reliability, ceilings, notes) and a page of figures, FILE.png and FILE.pdf.
     subjects, rois: only these. root: the data root. Of a spec with RDMs that were made already, these are read and
     judged. Stimuli that a subject was not shown are NaN. Raises ValueError as `read_trials`, `measured_rdm` and
-    `read_rdms`.
+    `read_rdms`, and before anything is computed where `out` cannot be written or nothing is asked for.
     """
     from brainrdl.analysis.figures.quality import plot
     from brainrdl.analysis.figures.style import save_figure
@@ -64,6 +65,10 @@ def make_rdms(
     out = Path(out)
     if out.suffix not in (".h5", ".hdf5"):
         raise ValueError(f"RDMs are written to HDF5; expected FILE.h5, got '{out}'")
+    _check_writable([out, *(out.with_suffix(ending) for ending in (".csv", ".png", ".pdf"))])
+    for what, asked in (("subjects", subjects), ("rois", rois)):
+        if asked is not None and not len(asked):
+            raise ValueError(f"{what}: none is named; name at least one, or leave {what} out for all")
     if not isinstance(spec, BrainSpec):
         spec = load_brain_spec(spec)
     if isinstance(spec.data, RdmFiles):
@@ -80,9 +85,10 @@ def make_rdms(
             rdms = _with_stimulus_columns(rdms, read_stimulus_table(spec.stimuli, spec_folder(spec, root), spec.name))
         table = pd.DataFrame([region.quality for region in regions])
     table = _with_between_subject_ceilings(table, rdms)
+    page = plot(rdms, table, spec.title or spec.name)
     save_rdms(rdms, out)
     write_text(out.with_suffix(".csv"), table.to_csv(index=False))
-    figures = save_figure(plot(rdms, table, spec.title or spec.name), out.with_suffix(""))
+    figures = save_figure(page, out.with_suffix(""))
     return MadeRDMs(rdms, table, (out, out.with_suffix(".csv"), *figures))
 
 
@@ -94,8 +100,21 @@ def summary(made: MadeRDMs) -> str:
     lines = [table.round(3).to_string(index=False)]
     if made.table["ceiling_low"].isna().all():
         lines.append("no ceiling between subjects: that needs two subjects with the same stimuli")
-    lines += [f"note: {note}" for note in dict.fromkeys(made.table["notes"]) if note]
+    lines += _told_notes(made.table)
     return "\n".join([*lines, f"written: {', '.join(str(file) for file in made.files)}"])
+
+
+def _told_notes(table: pd.DataFrame) -> list[str]:
+    """A line a note; of which subjects and regions it is, where not of all."""
+    owners: dict[str, list[str]] = {}
+    for _, row in table.iterrows():
+        for note in str(row["notes"]).split("; "):
+            owners.setdefault(note, []).append(f"{row['subject']} {row['roi']}")
+    told = {note: names for note, names in owners.items() if note}
+    return [
+        f"note: {note}" + ("" if len(names) == len(table) else f" ({', '.join(names[:4])}{', …' * (len(names) > 4)})")
+        for note, names in told.items()
+    ]
 
 
 def measured_trials(
@@ -145,7 +164,8 @@ def measured_region(spec: BrainSpec, subject: str, roi: str, root: Path | None =
         quality |= {"pattern_halves": patterns.halves, "pattern_reliability": patterns.whole}
         quality |= {"rdm_halves": whole.halves, "rdm_reliability": whole.whole, "ceiling_within": whole.ceiling}
         if np.isnan(whole.halves):
-            notes.append("too few folds for the RDMs of two halves: no reliability of the RDM")
+            needed = f"at least 4 stimuli, each in {4 if twice else 2} {spec.folds}s"
+            notes.append(f"no reliability of the RDM: too few folds for the RDMs of two halves, which need {needed}")
     else:
         notes.append("no stimulus was measured in two folds: no reliability, no ceiling within the subject")
     return MeasuredRegion(rdms, {**quality, "notes": "; ".join(note for note in notes if note)})
@@ -174,7 +194,22 @@ def _selection_stimuli(spec: BrainSpec, trials: Trials, root: Path | None) -> Co
     path = spec_folder(spec, root) / spec.voxels.stimuli
     if not path.is_file():
         raise ValueError(f"{spec.name}: no list of stimuli {path}; correct voxels.stimuli, or set it to all")
-    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected text in UTF-8 with a stimulus id a line ({error})") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _check_writable(files: Sequence[Path]) -> None:
+    """Raise ValueError where these files could not be written, so that nobody computes for hours to learn it."""
+    for file in files:
+        folder = next(parent for parent in file.absolute().parents if parent.exists())
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder; give the name of a file by --out")
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            why = "may not be written to" if folder.is_dir() else "is no folder"
+            raise ValueError(f"{file} cannot be written: {folder} {why}; choose another --out")
 
 
 def _known(asked: Sequence[str] | None, known: tuple[str, ...], what: str, spec: BrainSpec) -> tuple[str, ...]:
@@ -221,7 +256,8 @@ def _published_quality(rdms: RDMs) -> pd.DataFrame:
     names = [name for name in ("subject", "roi", "session") if name in rdms.rdm_descriptors]
     table = pd.DataFrame({name: [str(value) for value in rdms.rdm_descriptors[name]] for name in names})
     table["measure"] = rdms.dissimilarity_measure
-    table["n_stimuli"] = [int((~np.isnan(matrix)).any(0).sum()) for matrix in rdms.get_matrices()]
+    # Beside the diagonal, which is 0.
+    table["n_stimuli"] = [int(((~np.isnan(matrix)).sum(0) > 1).sum()) for matrix in rdms.get_matrices()]
     columns = {"split_half": "rdm_halves", "reliability": "rdm_reliability", "ceiling": "ceiling_within"}
     table[list(columns.values())] = np.nan
     for roi in table["roi"].unique():

@@ -93,9 +93,11 @@ def only_key(keys: list[str], key: str | None, what: str) -> str:
     """`key` if it is one of `keys`; the only one where it is None. Raises ValueError that lists them."""
     if key is None and len(keys) == 1:
         return keys[0]
+    if not keys:
+        raise ValueError(f"{what}: there is no array in it; write it again")
     if key not in keys:
         wanted = "several arrays and no key was given" if key is None else f"no key '{key}'"
-        raise ValueError(f"{what}: {wanted}; give one of: {', '.join(keys) or '(there are none)'}")
+        raise ValueError(f"{what}: {wanted}; give one of: {', '.join(keys)}")
     return key
 
 
@@ -127,11 +129,12 @@ def _npy_header(file: IO[bytes], what: str) -> np.dtype[Any]:
     """The type of the array whose header `file` starts with; the header is read."""
     if (start := file.read(len(_NPY) + 2))[: len(_NPY)] != _NPY:
         kind = "a pickle, and reading that runs code" if start[:1] == b"\x80" else "something else"
+        kind = kind if start else "an empty file"
         raise ValueError(f"{what}: expected a .npy file, got {kind}; {_REMEDY}")
     read = np.lib.format.read_array_header_1_0 if start[-2:-1] == b"\1" else np.lib.format.read_array_header_2_0
     try:
         dtype: np.dtype[Any] = read(file)[2]
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged header is no Python, and fails in any way
         raise ValueError(f"{what}: cut short or damaged ({error}); copy or write it again") from None
     return dtype
 

@@ -124,7 +124,18 @@ def test_means_over_repetitions_have_no_reliability_and_it_is_said(spec, tmp_pat
 def test_few_folds_leave_no_reliability_of_a_crossnobis_rdm(spec):
     quality = measured_region(spec(lambda t: select_trials(t, np.arange(32) < 24)), "1", "V1").quality
     assert np.isnan(quality["rdm_reliability"]) and quality["pattern_reliability"] > 0
-    assert "too few folds for the RDMs of two halves" in quality["notes"]
+    assert "too few folds for the RDMs of two halves, which need at least 4 stimuli, each in 4 runs" in quality["notes"]
+
+
+def test_notes_are_told_once_and_of_whom_they_are(spec, tmp_path):
+    def change(trials):
+        responses = trials.responses.copy()
+        responses[:, 0] = responses[:, 0] if trials.subject == "1" else 1
+        return replace(trials, responses=responses)
+
+    told = summary(make_rdms(spec(change), tmp_path / "made.h5", rois=["V1"])).splitlines()
+    assert "note: noise normalised by the repetitions of other stimuli than those compared" in told
+    assert "note: 1 constant of 30 voxels dropped (2 V1, 3 V1)" in told
 
 
 def test_trials_are_made_ready_as_the_spec_says(spec, tmp_path):
@@ -147,6 +158,9 @@ def test_trials_are_made_ready_as_the_spec_says(spec, tmp_path):
         measured_trials(everything, "1", "V1", training_stimuli=training).responses, expected.responses
     )
     assert "over 8 stimuli, all there are" in measured_trials(everything, "1", "V1").notes[-1]
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"bytes.txt: expected text in UTF-8 with a stimulus id a line"):
+        measured_trials(spec(voxels={"min_reliability": 0.6, "stimuli": "bytes.txt"}), "1", "V1")
     with pytest.raises(
         ValueError, match=r"made: no list of stimuli .*gone.txt; correct voxels.stimuli, or set it to all"
     ):
@@ -167,7 +181,36 @@ def test_wrong_requests_are_told(spec, tmp_path):
         make_rdms(spec(), tmp_path / "made.h5", rois=["V2"])
     with pytest.raises(ValueError, match="made: no subject '9'; the spec has: 1, 2, 3"):
         make_rdms(spec(), tmp_path / "made.h5", subjects=["1", "9"])
+    for what in ("rois", "subjects"):
+        with pytest.raises(ValueError, match=f"{what}: none is named; name at least one, or leave {what} out for all"):
+            make_rdms(spec(), tmp_path / "made.h5", **{what: []})
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_nothing_is_computed(spec, tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("computed")
+
+    made = spec(never)
+    (tmp_path / "made.csv").mkdir()
+    with pytest.raises(ValueError, match=r"made.csv is a folder; give the name of a file by --out"):
+        make_rdms(made, tmp_path / "made.h5")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/made.h5 cannot be written: .*file is no folder; choose another --out"):
+        make_rdms(made, tmp_path / "file" / "made.h5")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ValueError, match=r"other.h5 cannot be written: .* may not be written to; choose another --out"):
+        make_rdms(made, tmp_path / "new" / "other.h5")
+
+
+def test_published_rdms_count_the_stimuli_they_measured(tmp_path):
+    (tmp_path / "stimuli.tsv").write_text("stimulus\na\nb\nc\nd\n")
+    matrix = np.array([[0, 1, 2], [1, 0, 3], [2, 3, 0.0]])
+    np.save(tmp_path / "it.npy", np.pad(matrix, (0, 1), constant_values=np.nan))
+    file = {"file": "it.npy", "descriptors": {"roi": "IT", "subject": "1"}}
+    raw = {"kind": "brain", "name": "own", "folder": str(tmp_path), "stimuli": {"table": "stimuli.tsv"}}
+    published = BrainSpec.model_validate(raw | {"data": {"format": "rdms", "files": [file]}})
+    assert make_rdms(published, tmp_path / "out.h5").table["n_stimuli"].tolist() == [3]
 
 
 needs_92 = pytest.mark.skipif(

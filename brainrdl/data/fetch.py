@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -31,7 +31,7 @@ class PublicFile(BaseModel):
 
     sha256, or md5 where the publisher tells no other (it tells damage, not malice): the file gets its name when it has
     this. size: bytes, for the progress. unpack: put what is in a .zip, .tar (.gz, .bz2, .xz) or .gz beside it, up to
-    max_unpacked_gib.
+    max_unpacked_gib; "matlab_stimuli": the images and their table out of a .mat file (`unpack_stimuli`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,7 +41,7 @@ class PublicFile(BaseModel):
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     path: str
     size: PositiveInt | None = None
-    unpack: bool = False
+    unpack: bool | Literal["matlab_stimuli"] = False
     max_unpacked_gib: PositiveFloat = 10
 
     @model_validator(mode="after")
@@ -50,8 +50,9 @@ class PublicFile(BaseModel):
             raise ValueError("expected one checksum, sha256 or md5")
         if not _stays_inside(self.path):
             raise ValueError(f"path: expected a path below the data set's folder, got '{self.path}'")
-        if self.unpack and not self.path.endswith(_ARCHIVES):
-            raise ValueError(f"unpack: expected a path that ends with one of {', '.join(_ARCHIVES)}, got '{self.path}'")
+        endings = (".mat",) if self.unpack == "matlab_stimuli" else _ARCHIVES
+        if self.unpack and not self.path.endswith(endings):
+            raise ValueError(f"unpack: expected a path that ends with one of {', '.join(endings)}, got '{self.path}'")
         return self
 
 
@@ -70,7 +71,8 @@ def fetch_files(files: Sequence[PublicFile], folder: Path, show_progress: bool =
 
     What an interrupted call left (NAME.part) is continued where the server can send the rest, else begun anew. A file
     gets its name once its checksum is right. Raises FetchError: no answer, a wrong checksum (the file is not kept), an
-    archive that would write outside the folder or beyond its limit; OSError: the disk.
+    archive that would write outside the folder or beyond its limit; OSError: the disk; ValueError: a .mat file without
+    the stimuli that were to be unpacked.
     """
     with _progress(show_progress) as follow:
         return [_fetch(file, folder, follow(file.path, file.size)) for file in files]
@@ -94,7 +96,11 @@ def _fetch(file: PublicFile, folder: Path, tell: Tell) -> Fetched:
             part.unlink()
             raise FetchError(f"{file.url}: {wrong}; it is not kept. Try again, or ask its publisher whether it changed")
         os.replace(part, target)
-    if file.unpack:
+    if file.unpack == "matlab_stimuli":
+        from brainrdl.data.matlab_stimuli import unpack_stimuli
+
+        unpack_stimuli(target, target.parent)
+    elif file.unpack:
         unpack(target, target.parent, int(file.max_unpacked_gib * 2**30))
     return Fetched(target, was_there)
 

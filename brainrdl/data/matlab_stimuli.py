@@ -16,6 +16,7 @@ _COLUMNS = ("category", "human", "face", "animal", "natural")
 def unpack_stimuli(path: str | Path, folder: str | Path) -> None:
     """Write stimuli.tsv (stimulus, file and what is known of each) and stimuli/stim01.png, … from a .mat file.
 
+    Those that are there are left as they are.
     path: its struct array `stimuli_92objs` has the fields category, human, face, animal, natural and image,
     (height, width, 3) uint8 (Kriegeskorte et al. 2008, rsatoolbox's demos). Raises ValueError where it is something
     else.
@@ -33,7 +34,9 @@ def unpack_stimuli(path: str | Path, folder: str | Path) -> None:
     ids = [f"stim{number:02d}" for number in range(1, len(images) + 1)]
     table = pd.DataFrame({"stimulus": ids, "file": [f"stimuli/{stimulus}.png" for stimulus in ids]}).join(known)
     for file, image in zip(table["file"], images, strict=True):
-        written = BytesIO()
-        Image.fromarray(image).save(written, format="PNG")
-        write_bytes(Path(folder) / file, written.getvalue())
-    write_text(Path(folder) / "stimuli.tsv", table.to_csv(sep="\t", index=False, lineterminator="\n"))
+        if not (target := Path(folder) / file).is_file():
+            written = BytesIO()
+            Image.fromarray(image).save(written, format="PNG")
+            write_bytes(target, written.getvalue())
+    if not (target := Path(folder) / "stimuli.tsv").is_file():
+        write_text(target, table.to_csv(sep="\t", index=False, lineterminator="\n"))

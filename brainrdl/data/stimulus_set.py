@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -74,15 +75,46 @@ def read_stimulus_table(settings: StimulusFiles, folder: Path, what: str) -> pd.
 def _read_table(name: str, folder: Path, what: str) -> pd.DataFrame:
     path = folder / name
     if not path.is_file():
-        raise ValueError(f"{what}: no stimulus table {path}; set stimuli.table in the spec")
-    try:
-        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a table of text columns, got something else ({error})") from None
+        raise ValueError(
+            f"{what}: no stimulus table {path.resolve()}; fetch its data set, or correct stimuli.table in the spec"
+        )
+    table = read_text_table(path)
     if "stimulus" not in table:
         raise ValueError(f"{path}: the column 'stimulus' is missing; it has: {', '.join(map(str, table))}")
+    if table.empty:
+        raise ValueError(f"{path}: it lists no stimulus; expected a row a stimulus")
+    nameless = table["stimulus"].isin(["", "n/a"])
+    if nameless.any():
+        raise ValueError(f"{path}: line {int(nameless.to_numpy().argmax()) + 2} has no stimulus; give it an id")
     check_unique(table["stimulus"].tolist(), str(path))
     return table.set_index("stimulus", drop=False)
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """A .csv, or a table with tabs between its columns, as text: no cell is taken for a number or as missing.
+
+    Raises ValueError naming the file where it cannot be opened, is no table, or has rows longer than its heading.
+    """
+    separator, other = (",", "\t") if path.suffix == ".csv" else ("\t", ",")
+    words = {",": "commas", "\t": "tabs"}
+    try:
+        with warnings.catch_warnings():
+            # Rows longer than the heading: pandas would take their first cell for the row's name, or lose the last.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, index_col=False)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be opened ({error.strerror or error})") from None
+    except pd.errors.ParserWarning:
+        raise ValueError(
+            f"{path}: its rows have more columns than its heading; take {words[separator]} too many away, or name the "
+            "columns"
+        ) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        told = str(error).strip()
+        raise ValueError(f"{path}: expected a table with {words[separator]} between its columns ({told})") from None
+    if table.shape[1] == 1 and other in str(table.columns[0]):
+        raise ValueError(f"{path}: expected a table with {words[separator]} between its columns, got {words[other]}")
+    return table
 
 
 def read_stimulus_set(settings: StimulusFiles, folder: Path, what: str) -> StimulusSet:
@@ -97,9 +129,9 @@ def read_stimulus_set(settings: StimulusFiles, folder: Path, what: str) -> Stimu
     try:
         rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
         files = [folder / settings.file.format(**row) for row in rows]
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{what}: stimuli.file '{settings.file}' names {error}, which is no column of the stimuli's table; "
+            f"{what}: stimuli.file '{settings.file}' names what is no column of the stimuli's table ({error}); "
             f"it has: {', '.join(map(str, table))}"
         ) from None
     missing = [k for k, file in enumerate(files) if not file.is_file()]

@@ -18,7 +18,8 @@ from brainrdl.fmri.trials import Residuals, Trials
 def read_bold(spec: BrainSpec, folder: Path, subject: str, roi: str) -> Trials:
     """A row a stimulus and run (or a trial), from all runs of a subject in a region; with the models' residuals.
 
-    Voxels that are constant or NaN in any run are dropped in all, and counted in the notes.
+    Voxels that are constant or NaN in any run are dropped in all, and counted in the notes. These also tell a t_r of
+    the spec that is not the images' own.
     Raises ValueError naming the file that is missing, damaged, in another space, or does not fit the others.
     """
     data = spec.data
@@ -28,14 +29,23 @@ def read_bold(spec: BrainSpec, folder: Path, subject: str, roi: str) -> Trials:
     images = [fill(data.images, folder, subject, run, hemispheres) for run in runs]
     region = read_region(spec.rois[roi], folder, subject, images[0], hemispheres, roi)
     series = [read_voxels(files, region, roi) for files in images]
+    for files, values in zip(images, series, strict=True):
+        if len(values) < 2:
+            raise ValueError(
+                f"{files[0]}: expected a time series, got {len(values)} volume; set format: betas for those"
+            )
+        usable_voxels([values], f"{files[0]}, roi '{roi}'")  # names the run that has none
     usable = usable_voxels(series, f"subject '{subject}', roi '{roi}'")
     notes = dict.fromkeys([*region.notes, *([usable.note] if usable.note else [])])
     fits: list[RunFit] = []
     tables = []
     for run, files, values in zip(runs, images, series, strict=True):
-        t_r = data.t_r or scan_interval(files[0])
+        told = scan_interval(files[0])
+        t_r = data.t_r or told
         if t_r is None:
             raise ValueError(f"{files[0]} does not tell the seconds from scan to scan; set data.t_r in the spec")
+        if told is not None and abs(t_r - told) > 1e-3 * t_r:
+            notes[f"t_r is {t_r:g} s by the spec, {told:g} s by the images' header: the spec's is taken"] = None
         events_file = fill(data.events, folder, subject, run)[0]
         events = read_events(events_file, t_r * len(values), data.condition, data.ignore, data.file_ids)
         confounds = None
@@ -73,6 +83,9 @@ def _read_confounds(path: Path, columns: tuple[str, ...] | None, n_scans: int) -
         numbers = chosen.astype(float)
     except ValueError as error:
         raise ValueError(f"{path}: expected numbers ({error}); choose columns with confounds_columns") from None
+    infinite = [name for name in numbers if np.isinf(numbers[name]).any()]
+    if infinite:
+        raise ValueError(f"{path}: the column '{infinite[0]}' has infinite values; write n/a for what is not known")
     empty = numbers.columns[numbers.isna().all()]
     if len(empty):
         raise ValueError(f"{path}: the column '{empty[0]}' has no number in it; leave it out with confounds_columns")

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 
 from brainrdl.data.stimulus_set import read_stimulus_set, read_stimulus_table
+from brainrdl.fmri.paths import fill, find_runs
 from brainrdl.fmri.read import read_rdms
-from brainrdl.fmri.spec import BrainSpec, RdmFiles, spec_folder
+from brainrdl.fmri.spec import Betas, Bold, BrainSpec, RdmFiles, spec_folder
 
 
 class BrainDescription(NamedTuple):
@@ -42,9 +43,10 @@ class BrainDescription(NamedTuple):
 
 
 def describe_brain(spec: BrainSpec, root: Path | None = None) -> BrainDescription:
-    """Look for the data set's folder, its stimuli and their images, and read RDMs that are made already.
+    """Look for the data set's folder, stimuli, images and files by run, and read RDMs that are made already.
 
-    Responses are not read, which can take long: `brainrdl rdms` does that.
+    Responses are not read, which can take long: `brainrdl rdms` does that. Nor are a publisher's own layouts gone
+    through.
     """
     contents: dict[str, str] = {}
     if not isinstance(spec.data, RdmFiles):
@@ -64,6 +66,8 @@ def describe_brain(spec: BrainSpec, root: Path | None = None) -> BrainDescriptio
                 images = read_stimulus_set(spec.stimuli, folder, spec.name).images
                 images.subset(torch.tensor([0])).read()
                 contents["images"] = f"{len(images)} of {images.channels} x {images.size[0]} x {images.size[1]}"
+        if isinstance(spec.data, Bold | Betas):
+            contents["runs"] = f"{_found_runs(spec, spec.data, folder)} in all"
         if isinstance(spec.data, RdmFiles):
             rdms = read_rdms(spec, root)
             for name, what in (("subject", "subjects"), ("roi", "regions"), ("session", "sessions")):
@@ -73,3 +77,24 @@ def describe_brain(spec: BrainSpec, root: Path | None = None) -> BrainDescriptio
     except ValueError as error:
         return BrainDescription(spec, contents, str(error))
     return BrainDescription(spec, contents, None)
+
+
+def _found_runs(spec: BrainSpec, data: Bold | Betas, folder: Path) -> int:
+    """How many runs all subjects have. Raises ValueError where a file of one, or of a region, is not there."""
+    beside = [data.trials] if isinstance(data, Betas) else [data.events, *([data.confounds] if data.confounds else [])]
+    n_runs, files = 0, []
+    for subject in spec.subjects:
+        runs = find_runs(data.images, folder, subject, data.sessions, data.runs, spec.hemispheres)
+        n_runs += len(runs)
+        for run in runs:
+            for pattern in (data.images, *beside):
+                files += fill(pattern, folder, subject, run, spec.hemispheres)
+        for roi in spec.rois.values():
+            files += fill(roi.mask or roi.atlas or "", folder, subject, hemispheres=spec.hemispheres)
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise ValueError(
+            f"{spec.name}: {len(missing)} of {len(files)} files are not there, the first is {missing[0]}; correct the "
+            "spec's paths, or add the files"
+        )
+    return n_runs

@@ -8,15 +8,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from brainrdl.data.stimulus_set import read_text_table
+
+# Seconds before the first scan up to which nilearn takes an event into the model.
+_EARLIEST = -24.0
+
 
 def read_tsv(path: Path, what: str) -> pd.DataFrame:
     """A table of text, BIDS's n/a as it stands. what: names it in the error where it is missing or no table."""
     if not path.is_file():
         raise ValueError(f"no {what} file {path}; correct its name in the spec")
-    try:
-        return pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a table with tabs between its columns ({error})") from None
+    return read_text_table(path)
 
 
 def read_events(
@@ -25,9 +27,9 @@ def read_events(
     """onset and duration (seconds) and stimulus (text), a row an event, in order of onset.
 
     run_length: seconds. condition: the column that names the stimulus. ignore: its values that are left out. file_ids:
-    the stimulus is the name of a file without folder and ending. An event may end after the run, but not start there.
-    Raises ValueError where a column is missing, onset or duration is no number, an event has no stimulus (n/a), or none
-    is left.
+    the stimulus is the name of a file without folder and ending. An event may end after the run, but not start there,
+    and start up to 24 s before the first scan. Raises ValueError where a column is missing, onset or duration is no
+    number, a duration is negative, an event has no stimulus (n/a), or none is left.
     """
     table = read_tsv(path, "events")
     for column in ("onset", "duration", condition):
@@ -43,6 +45,12 @@ def read_events(
                 f"{path}: {column} in line {_line(table, wrong)} is '{table.loc[wrong, column].iloc[0]}'; "
                 "expected a number of seconds"
             )
+    negative = events["duration"] < 0
+    if negative.any():
+        raise ValueError(
+            f"{path}: duration in line {_line(table, negative)} is {events.loc[negative, 'duration'].iloc[0]:g} s; "
+            "expected 0 or more"
+        )
     nameless = table[condition].isin(["", "n/a"])
     if nameless.any():
         raise ValueError(
@@ -58,6 +66,12 @@ def read_events(
         raise ValueError(
             f"{path}: onset {events.loc[late, 'onset'].iloc[0]:g} s in line {_line(table, late)} lies past the end of "
             f"the run ({run_length:g} s); onsets are in seconds from the first scan, and t_r must be right"
+        )
+    early = events["onset"] < _EARLIEST
+    if early.any():
+        raise ValueError(
+            f"{path}: onset {events.loc[early, 'onset'].iloc[0]:g} s in line {_line(table, early)} lies more than "
+            f"{-_EARLIEST:g} s before the first scan; onsets are in seconds from there: correct it, or leave it out"
         )
     return events.sort_values("onset", kind="stable", ignore_index=True)
 

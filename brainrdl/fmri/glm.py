@@ -9,6 +9,9 @@ import pandas as pd
 
 from brainrdl.fmri.spec import Bold
 
+# Of a regressor: its peak, relative to the largest one's, and its part that no other regressor explains.
+_LEAST_PEAK, _LEAST_OWN = 1e-3, 1e-6
+
 
 class RunFit(NamedTuple):
     """A run's responses.
@@ -37,7 +40,8 @@ def fit_run(
     run in errors. A row of betas is a condition (settings.model "condition") or an event ("lsa": all in one model;
     "lss": a model an event, with the other events in one regressor; Mumford et al. 2012,
     doi:10.1016/j.neuroimage.2011.08.076).
-    Raises ValueError where the model has as many regressors as there are scans.
+    Raises ValueError where the model has as many regressors as there are scans, or a response that the scans do not
+    tell: of an event after the last scan, or at the same time as another.
     """
     if settings.scale == "percent":
         series = _percent_of_mean(series, what)
@@ -84,8 +88,9 @@ def _fit(
             f"{what}: {design.shape[1]} regressors for {len(series)} scans leave nothing to estimate noise from; "
             "use fewer confounds, or model: lss"
         )
-    labels, results = run_glm(series, design.to_numpy(), noise_model=settings.noise_model)
     columns = [design.columns.get_loc(regressor) for regressor in regressors]
+    _check_told_apart(design.to_numpy(), columns, names, events, codes, what)
+    labels, results = run_glm(series, design.to_numpy(), noise_model=settings.noise_model)
     betas = np.empty((len(names), series.shape[1]))
     residuals = np.empty_like(series, dtype=float)
     for label, result in results.items():
@@ -95,10 +100,31 @@ def _fit(
     return RunFit(betas, names, residuals, dof)
 
 
+def _check_told_apart(
+    design: np.ndarray, columns: list[int], names: list[str], events: pd.DataFrame, codes: list[int], what: str
+) -> None:
+    """Raise ValueError for a response that the scans do not tell, which least squares would fill with any value.
+
+    columns: of the design, a regressor each of `names`. codes: the regressor of each event.
+    """
+    peaks = np.abs(design).max(0)
+    scaled = design / np.where(peaks > 0, peaks, 1)
+    # A diagonal element of pinv(X) X is 1 where the coefficient has one value, less where others can stand in for it.
+    own = np.einsum("ij,ji->i", np.linalg.pinv(scaled, rcond=_LEAST_OWN)[columns], scaled[:, columns])
+    silent = peaks[columns] <= _LEAST_PEAK * peaks[columns].max()
+    for k in np.flatnonzero(silent | (own < 0.99)):
+        onset = events["onset"].iloc[codes.index(int(k))]
+        why = "no scan was taken while it lasted" if silent[k] else "other events or confounds run together with it"
+        raise ValueError(
+            f"{what}: the scans do not tell the response to '{names[k]}' (onset {onset:g} s): {why}; correct the "
+            "events, or leave it out"
+        )
+
+
 def _one_against_others(events: pd.DataFrame, k: int) -> pd.DataFrame:
     """Event k first, all others as one further condition."""
-    others = events.drop(index=k).assign(stimulus="others")
-    return pd.concat([events.loc[[k]].assign(stimulus="this"), others], ignore_index=True)
+    others = events.drop(index=k).assign(stimulus=f"all but {events['stimulus'].loc[k]}")
+    return pd.concat([events.loc[[k]], others], ignore_index=True)
 
 
 def _percent_of_mean(series: np.ndarray, what: str) -> np.ndarray:

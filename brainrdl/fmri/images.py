@@ -19,7 +19,7 @@ class Region(NamedTuple):
     """Where a region lies.
 
     mask: bool; the volume's (x, y, z), or (n_vertices,) of all hemispheres, joined. image: the mask as an image in the
-    space of the data, None for surfaces. notes: what was resampled, in words.
+    space of the data, None for surfaces. notes: what was resampled, and which labels a volume has not, in words.
     """
 
     mask: np.ndarray
@@ -55,7 +55,7 @@ def read_region(
     else:
         region = _volume_region(roi, files[0], load_volume(like[0]), like[0], name)
     if not region.mask.any():
-        resampled = " after resampling" if region.notes else ""
+        resampled = " after resampling" if any("resampled" in note for note in region.notes) else ""
         raise ValueError(f"roi '{name}': {files[0]} has no voxel in it{resampled}; correct the mask or its labels")
     return region
 
@@ -96,7 +96,7 @@ def load_volume(path: Path) -> Any:
         raise ValueError(f"no image file {path}; correct its name in the spec, or fetch the data set")
     try:
         image: Any = nibabel.load(path)
-    except (*_DAMAGED, nibabel.filebasedimages.ImageFileError) as error:
+    except Exception as error:  # nibabel's readers raise many kinds
         raise _damaged(path, error) from None
     if not hasattr(image, "affine") or len(image.shape) not in (3, 4):
         raise ValueError(f"{path}: expected a volume of 3 or 4 dimensions, got {getattr(image, 'shape', 'no volume')}")
@@ -111,7 +111,10 @@ def scan_interval(path: Path) -> float | None:
     zooms = header.get_zooms()
     if len(zooms) < 4 or not zooms[3] > 0:
         return None
-    unit = header.get_xyzt_units()[1] if hasattr(header, "get_xyzt_units") else "sec"
+    try:
+        unit = header.get_xyzt_units()[1]
+    except (AttributeError, KeyError):  # a format without units, or none that NIfTI knows
+        unit = "sec"
     return float(zooms[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
 
 
@@ -133,6 +136,8 @@ def read_vertices(path: Path) -> np.ndarray:
         values = np.asarray(image.dataobj).reshape(image.shape[0], -1).T
     if values.ndim != 2:
         raise ValueError(f"{path}: expected (n_maps, n_vertices), got {values.shape}")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: expected real numbers, got values of type {values.dtype}; save them as numbers")
     return values
 
 
@@ -162,8 +167,18 @@ def usable_voxels(parts: Sequence[np.ndarray], where: str) -> Usable:
     return Usable(keep, f"{dropped} of {n_voxels} voxels dropped" if dropped else "")
 
 
-# What nibabel raises where a file is cut short or is something else, besides its ImageFileError.
-_DAMAGED = (OSError, EOFError, zlib.error, ExpatError, ValueError, TypeError)
+# What nibabel raises where a file is cut short or is something else, besides its own errors.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    zlib.error,
+    ExpatError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+)
 
 
 def _damaged(path: Path, error: BaseException) -> ValueError:
@@ -178,7 +193,7 @@ def _load_surface(path: Path) -> Any:
         image: Any = nibabel.load(path)
         if path.suffix in (".mgh", ".mgz"):
             np.asarray(image.dataobj)
-    except (*_DAMAGED, nibabel.filebasedimages.ImageFileError) as error:
+    except Exception as error:  # nibabel's readers raise many kinds
         raise _damaged(path, error) from None
     return image
 
@@ -208,6 +223,9 @@ def _volume_region(roi: Roi, file: Path, like: Any, like_file: Path, name: str) 
     except _DAMAGED as error:
         raise _damaged(file, error) from None
     inside = _inside(values, roi, file, {})
+    absent = [str(label) for label in roi.labels if not (values == label).any()]
+    if absent:
+        notes = (*notes, f"roi '{name}': no voxel of {file.name} has the label {', '.join(absent)}")
     return Region(inside, new_img_like(reference, inside.astype(np.int8), affine=reference.affine), notes)
 
 
@@ -220,9 +238,9 @@ def _vertex_mask(file: Path, roi: Roi) -> np.ndarray:
             raise ValueError(f"no surface file {file}; correct its name in the spec, or fetch the data set")
         try:
             values, _, told = read_annot(file)  # type: ignore[no-untyped-call]
-        except _DAMAGED as error:
+            names = {text.decode(): k for k, text in enumerate(told)}
+        except Exception as error:  # it raises bare ones, too
             raise _damaged(file, error) from None
-        names = {text.decode(): k for k, text in enumerate(told)}
     else:
         maps = read_vertices(file)
         if len(maps) != 1:

@@ -22,14 +22,18 @@ class Halves(NamedTuple):
 
 
 def drop_bad_voxels(trials: Trials) -> Trials:
-    """Without the voxels that are constant, or NaN in any trial; how many is in the notes.
+    """Without the trials that were not measured (NaN throughout), and the voxels constant, or NaN in any other trial.
 
-    Responses become float64 in memory. Raises ValueError where fewer than 2 voxels are left.
+    How many is in the notes. Responses become float64 in memory. Raises ValueError where fewer than 2 voxels are left.
     """
-    responses = np.asarray(trials.responses, dtype=float)
-    usable = usable_voxels([responses], who(trials))
+    trials = replace(trials, responses=np.asarray(trials.responses, dtype=float))
+    unmeasured = np.isnan(trials.responses).all(1)
+    if unmeasured.any() and not unmeasured.all():
+        note = f"{int(unmeasured.sum())} of {len(unmeasured)} trials dropped, which are NaN throughout"
+        trials = replace(select_trials(trials, ~unmeasured), notes=(*trials.notes, note))
+    usable = usable_voxels([trials.responses], who(trials))
     notes = (*trials.notes, usable.note) if usable.note else trials.notes
-    return _with_voxels(replace(trials, responses=responses, notes=notes), usable.keep)
+    return _with_voxels(replace(trials, notes=notes), usable.keep)
 
 
 def zscore(trials: Trials, within: Literal["session", "run"]) -> Trials:
@@ -127,8 +131,8 @@ def voxel_reliability(trials: Trials, folds: str, stimuli: Collection[str]) -> n
 def select_voxels(trials: Trials, min_reliability: float, folds: str, stimuli: Collection[str]) -> Trials:
     """The voxels whose `voxel_reliability` over `stimuli` is at least the given one (Tarhan & Konkle 2020).
 
-    stimuli: training stimuli only, where others are scored afterwards: choosing on those would favour them.
-    Raises ValueError where fewer than 2 voxels remain.
+    stimuli: training stimuli only, where others are scored afterwards: choosing on those would favour them; how many
+    of them were measured in two folds is in the notes. Raises ValueError where fewer than 2 voxels remain.
     """
     reliability = voxel_reliability(trials, folds, stimuli)
     keep = np.nan_to_num(reliability, nan=-np.inf) >= min_reliability
@@ -138,7 +142,9 @@ def select_voxels(trials: Trials, min_reliability: float, folds: str, stimuli: C
             f"best has {np.nanmax(reliability, initial=-1):.2f}; lower voxels.min_reliability"
         )
     chosen = f"{int(keep.sum())} of {len(keep)} voxels chosen"
-    note = f"{chosen}: split-half reliability at least {min_reliability} over {len(stimuli)} stimuli"
+    n_used = len(set(stimuli) & set(trials.table["stimulus"][half_labels(trials, folds) >= 0]))
+    of_list = "" if n_used == len(set(stimuli)) else f" (of the {len(set(stimuli))} listed)"
+    note = f"{chosen}: split-half reliability at least {min_reliability} over {n_used} stimuli{of_list}"
     return _with_voxels(replace(trials, notes=(*trials.notes, note)), keep)
 
 

@@ -12,6 +12,7 @@ from brainrdl.fmri.layouts import read_layout
 from brainrdl.fmri.spec import BrainSpec, RdmFile, RdmFiles, spec_folder
 from brainrdl.fmri.trials import Trials
 from brainrdl.rdms import explain_missing, join_rdms, load_rdms, stimulus_ids, subset_stimuli
+from brainrdl.rdms.formats import read_table
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -35,9 +36,11 @@ def read_trials(spec: BrainSpec, subject: str, roi: str, root: Path | None = Non
         ids = read_stimulus_table(spec.stimuli, folder, spec.name).index
         unknown = sorted(set(trials.table["stimulus"]) - set(ids))
         if unknown:
+            first = trials.table[trials.table["stimulus"] == unknown[0]].iloc[0]
+            where = "".join(f", {part} '{first[part]}'" for part in ("session", "run") if first[part])
             raise ValueError(
                 f"{spec.name}: {len(unknown)} stimuli of subject '{subject}' are not in the stimulus table, the first "
-                f"is '{unknown[0]}'; {explain_missing(unknown, ids) or 'add them, or put them into ignore'}"
+                f"is '{unknown[0]}'{where}; {explain_missing(unknown, ids) or 'add them, or put them into ignore'}"
             )
     return trials
 
@@ -61,15 +64,21 @@ def read_rdms(spec: BrainSpec, root: Path | None = None) -> RDMs:
 
 def _read_file(folder: Path, file: RdmFile, ids: list[str]) -> RDMs:
     path = folder / file.file
-    own_ids = path.suffix in (".h5", ".hdf5") and file.key is None
+    own_ids = _names_its_stimuli(path, file.key, len(ids))
     descriptors = {name: list(v) if isinstance(v, tuple) else v for name, v in file.descriptors.items()}
     rdms = load_rdms(path, None if own_ids else ids, file.key, file.measure, descriptors)
-    differing = set(ids) ^ set(stimulus_ids(rdms))
-    if differing:
+    if "stimulus" not in rdms.pattern_descriptors:
         raise ValueError(
-            f"{path}: its stimuli are not those of the spec's table: {len(differing)} are in one of them only, the "
-            f"first is '{min(differing)}'. {explain_missing(stimulus_ids(rdms), ids)}"
+            f"{path}: its RDMs have no pattern descriptor 'stimulus' but {', '.join(rdms.pattern_descriptors)}; give "
+            "them one, the ids of the spec's table, and save them again"
         )
+    own = stimulus_ids(rdms)
+    lacking, beyond = sorted(set(ids) - set(own)), sorted(set(own) - set(ids))
+    if lacking or beyond:
+        told = [f"{len(lacking)} of the table's are not in it, the first is '{lacking[0]}'"] if lacking else []
+        told += [f"{len(beyond)} of its own are not in the table, the first is '{beyond[0]}'"] if beyond else []
+        remedy = explain_missing(own, ids) or "list in the table what the RDMs are of"
+        raise ValueError(f"{path}: its stimuli are not those of the spec's table: {', '.join(told)}; {remedy}")
     for name in ("subject", "roi"):
         if name not in rdms.rdm_descriptors:
             raise ValueError(f"{path}: it does not say the {name} of its RDMs; give descriptors: {name} in the spec")
@@ -77,3 +86,11 @@ def _read_file(folder: Path, file: RdmFile, ids: list[str]) -> RDMs:
     kept = {"subject", "roi", "session", *file.descriptors}
     rdms.rdm_descriptors = {name: values for name, values in rdms.rdm_descriptors.items() if name in kept}
     return subset_stimuli(rdms, ids)
+
+
+def _names_its_stimuli(path: Path, key: str | None, n_stimuli: int) -> bool:
+    """Whether a file of RDMs says what its rows are, so that they are matched by id and not by position."""
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        return key is None
+    is_table = path.suffix.lower() in (".csv", ".tsv") and path.is_file()
+    return is_table and read_table(path, key, n_stimuli).stimuli is not None

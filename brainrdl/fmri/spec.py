@@ -7,7 +7,16 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from brainrdl.data.fetch import PublicFile
 from brainrdl.data.spec import Source, data_root, spec_names
@@ -35,10 +44,20 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _check_runs(images: str, beside: str | None, sessions: object, runs: object) -> None:
+def _check_different(**lists: tuple[str, ...] | None) -> None:
+    for name, values in lists.items():
+        twice = next((one for one in values or () if (values or ()).count(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{name}: '{twice}' stands twice; name each once")
+
+
+def _check_runs(
+    images: str, beside: str | None, sessions: tuple[str, ...] | None, runs: tuple[str, ...] | None
+) -> None:
     """Every image has one file beside it, and what is listed is told apart by the images' names."""
     if beside is not None and placeholders(beside) - {"hemi"} != placeholders(images) - {"hemi"}:
         raise ValueError(f"'{beside}' and images '{images}' need the same of {{subject}}, {{session}}, {{run}}")
+    _check_different(sessions=sessions, runs=runs)
     for name, given in (("session", sessions), ("run", runs)):
         if given is not None and name not in placeholders(images):
             raise ValueError(f"{name}s are listed, but images '{images}' has no {{{name}}}")
@@ -59,7 +78,8 @@ class RdmFile(_Settings):
 
 
 class RdmFiles(_Settings):
-    """RDMs as they were published. Their rows are the spec's stimuli, in the order of their table."""
+    """RDMs as they were published. Their rows are the spec's stimuli: matched by id where the file names them (HDF5,
+    tables with ids), else in the order of the stimulus table."""
 
     format: Literal["rdms"]
     files: tuple[RdmFile, ...] = Field(min_length=1)
@@ -162,6 +182,9 @@ _LAYOUT_KEYS = {
 }
 
 
+_FORMATS = ("rdms", "bold", "betas", *_LAYOUT_KEYS)
+
+
 class Roi(_Settings):
     """A region: voxels where `mask` is not 0, or where `atlas` has one of `labels`.
 
@@ -214,7 +237,7 @@ class BrainSpec(_Settings):
     stimuli: StimulusFiles | None = None
     data: Annotated[RdmFiles | Bold | Betas | LayoutSettings, Field(discriminator="format")]
     subjects: tuple[str, ...] = ()
-    hemispheres: tuple[str, ...] = ("L", "R")
+    hemispheres: tuple[str, ...] = Field(("L", "R"), min_length=1)
     rois: dict[str, Roi] = {}
     measure: Measure = "crossnobis"
     folds: Literal["run", "session"] = "run"
@@ -228,8 +251,17 @@ class BrainSpec(_Settings):
     images_from: tuple[str, ...] = ()
     source: Source = Source()
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _has_a_format(cls, given: object) -> object:
+        """Told in words: the discriminator's own message is about tags."""
+        if isinstance(given, dict) and given.get("format") not in _FORMATS:
+            raise ValueError(f"expected format: one of {', '.join(_FORMATS)}, and not {given.get('format')!r}")
+        return given
+
     @model_validator(mode="after")
     def _belongs_together(self) -> BrainSpec:
+        _check_different(subjects=self.subjects, hemispheres=self.hemispheres)
         if self.data.format == "rdms":
             for setting in ("subjects", "rois", "measure", "folds", "noise", "shrinkage", "zscore", "voxels"):
                 if setting in self.model_fields_set:
@@ -284,7 +316,9 @@ def spec_folder(spec: BrainSpec, root: Path | None = None) -> Path:
     """The data set's folder below the data root (left out: `data_root()`). Raises ValueError where it is not there."""
     folder = (root or data_root()) / spec.folder
     if not folder.is_dir():
-        raise ValueError(f"{spec.name}: no folder {folder}; see `brainrdl fetch {spec.name}`, or set BRAINRDL_DATA")
+        own = Path(spec.folder).is_absolute()  # of a file of one's own
+        remedy = "correct 'folder' in the spec" if own else f"see `brainrdl fetch {spec.name}`, or set BRAINRDL_DATA"
+        raise ValueError(f"{spec.name}: no folder {folder}; {remedy}")
     return folder
 
 

@@ -43,7 +43,7 @@ def load_rdms(
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"RDM file '{path}' is not there")
+        raise ValueError(f"RDM file '{path}' is not there; correct its name, or make or fetch it")
     suffix = path.suffix.lower()
     ids = None if stimuli is None else _given_ids(stimuli)
     if suffix not in READERS:
@@ -64,9 +64,15 @@ def load_rdms(
 
 
 def save_rdms(rdms: RDMs, path: str | Path) -> None:
-    """Write rsatoolbox's HDF5, which `rsatoolbox.rdm.load_rdm` reads; an existing file is replaced."""
+    """Write rsatoolbox's HDF5, which `rsatoolbox.rdm.load_rdm` reads; an existing file is replaced.
+
+    Raises ValueError for a path that does not end with .h5 or .hdf5: it could not be read again.
+    """
     from rsatoolbox.rdm import RDMs
 
+    path = Path(path)
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        raise ValueError(f"{path}: RDMs are written as HDF5; expected a name that ends with .h5")
     storable = RDMs(
         rdms.dissimilarities,
         rdms.dissimilarity_measure,
@@ -76,7 +82,7 @@ def save_rdms(rdms: RDMs, path: str | Path) -> None:
     )
     buffer = io.BytesIO()
     storable.save(buffer, file_type="hdf5")
-    write_bytes(Path(path), buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def measure_name(measure: str | None) -> str | None:
@@ -89,7 +95,7 @@ def _load_rsatoolboxs(path: Path, ids: tuple[str, ...] | None) -> RDMs:
 
     try:
         rdms = load_rdm(str(path), file_type="hdf5")
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"'{path}' is not an RDM file of rsatoolbox (HDF5): {str(error).splitlines()[0]}; "
             "write it with rsatoolbox's RDMs.save(..., file_type='hdf5'), or say by `key` which array holds RDMs"

@@ -40,6 +40,12 @@ def read_table(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     cells = read_cells(path)
     if not _has_ids(cells, n_stimuli):
         return Contents(_numbers(path, cells))
+    if cells.shape[1] == 1:
+        separator = "tabs" if path.suffix.lower() == ".tsv" else "commas"
+        raise ValueError(
+            f"{path}: expected {separator} between the columns, got one column that holds no numbers, "
+            f"'{cells[0, 0][:20]}…'; save it again"
+        )
     rows, columns = cells[1:, 0].tolist(), cells[0, 1:].tolist()
     check_unique(rows, f"{path}, first column")
     if sorted(rows) != sorted(columns):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
@@ -146,6 +147,8 @@ def join_rdms(parts: Sequence[RDMs]) -> RDMs:
     """
     from rsatoolbox.rdm import RDMs
 
+    if not parts:
+        raise ValueError("no RDMs to join; give at least one RDMs object")
     first = parts[0]
     order = stimulus_ids(first)
     vectors = []
@@ -174,10 +177,10 @@ def explain_missing(wanted: Iterable[str], known: Iterable[str]) -> str:
     wanted: ids that were looked for, known: those there are. For messages: nothing is ever matched so.
     """
     known = set(known)
-    missing = [stimulus for stimulus in wanted if stimulus not in known]
+    missing: list[Any] = [stimulus for stimulus in wanted if stimulus not in known]  # numbers, too, by mistake
     for change, written_alike in _SPELLINGS.items():
         alike = {written_alike(stimulus): stimulus for stimulus in known}
-        matching = [(stimulus, alike[key]) for stimulus in missing if (key := written_alike(stimulus)) in alike]
+        matching = [(stimulus, alike[key]) for stimulus in missing if (key := written_alike(str(stimulus))) in alike]
         if matching:
             first, other = matching[0]
             return (
@@ -237,9 +240,11 @@ def _without_suffix(stimulus: str) -> str:
 
 
 _SPELLINGS: dict[str, Callable[[str], str]] = {
+    "writing numbers as text": str,
     "trimming whitespace": str.strip,
     "changing case": str.casefold,
     "dropping a file suffix": _without_suffix,
+    "dropping leading zeros": lambda stimulus: re.sub(r"(?<!\d)0+(?=\d)", "", stimulus),
     "trimming whitespace, changing case and dropping a file suffix": lambda stimulus: _without_suffix(
         stimulus.strip()
     ).casefold(),

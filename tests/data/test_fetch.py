@@ -10,6 +10,7 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from brainrdl.cli import app
 from brainrdl.data import spec_names
 from brainrdl.data.fetch import FetchError, PublicFile, fetch_files, unpack
 from brainrdl.data.spec import DataSpec, load_spec
+from brainrdl.fmri.spec import load_brain_spec
 
 CONTENT = bytes(range(256)) * 5000  # 1.28 MB
 GIB = 2**30
@@ -196,6 +198,25 @@ def test_a_single_packed_file_is_unpacked_under_its_name(server, tmp_path):
     assert (tmp_path / "raw/images-idx3-ubyte").read_bytes() == CONTENT
 
 
+def test_stimuli_come_out_of_a_matlab_file_by_themselves(server, tmp_path):
+    from scipy.io import savemat
+
+    stimuli = np.empty((1, 1), [(name, object) for name in ("category", "human", "face", "animal", "natural", "image")])
+    stimuli[0, 0] = ("face", 1, 1, 1, 1, np.full((2, 2, 3), 9, np.uint8))
+    savemat(buffer := io.BytesIO(), {"stimuli_92objs": stimuli})
+    server.files["/set.mat"] = buffer.getvalue()
+    file = public(server, "set.mat", buffer.getvalue(), unpack="matlab_stimuli")
+    fetch_files([file], tmp_path)
+    head, row = (tmp_path / "stimuli.tsv").read_text().splitlines()
+    assert head == "stimulus\tfile\tcategory\thuman\tface\tanimal\tnatural" and row.startswith(
+        "stim01\tstimuli/stim01.png\tface"
+    )
+    (tmp_path / "stimuli" / "stim01.png").unlink()
+    assert fetch_files([file], tmp_path)[0].was_there and (tmp_path / "stimuli" / "stim01.png").is_file()
+    (spec_file,) = [file for file in load_brain_spec("kriegeskorte2008").files if file.unpack]
+    assert spec_file.unpack == "matlab_stimuli"
+
+
 def link(name, target, kind=tarfile.SYMTYPE):
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
@@ -274,6 +295,7 @@ def test_a_damaged_archive_is_told(name, tmp_path):
         ({"sha256": "abc"}, "should match pattern"),
         ({"url": "file:///etc/passwd"}, "should match pattern"),
         ({"unpack": True}, "unpack: expected a path that ends with one of .zip"),
+        ({"unpack": "matlab_stimuli"}, "unpack: expected a path that ends with one of .mat, got 'a'"),
     ],
 )
 def test_a_spec_that_says_something_else_is_refused(changed, message):
@@ -322,8 +344,6 @@ def test_the_command_takes_another_data_folder_and_tells_how_to_use_it(server, t
 def test_where_terms_are_to_be_accepted_the_publishers_way_is_told_and_nothing_brought(name, tmp_path):
     told = run(name, "--into", tmp_path)
     assert told.exit_code == 0 and f"{name}: nothing is downloaded" in told.output
-    from brainrdl.fmri.spec import load_brain_spec
-
     spec = load_brain_spec(name) if name in spec_names("brain") else load_spec(name)
     assert spec.instructions.strip() in told.output
     assert list(tmp_path.iterdir()) == []
@@ -337,8 +357,6 @@ def test_an_unknown_name_gets_the_nearest_and_all(tmp_path):
 
 
 def test_every_built_in_spec_has_something_to_fetch_or_to_tell():
-    from brainrdl.fmri.spec import load_brain_spec
-
     specs = [*map(load_spec, spec_names()), *map(load_brain_spec, spec_names("brain"))]
     assert all(spec.files or spec.instructions for spec in specs), [
         s.name for s in specs if not (s.files or s.instructions)
@@ -360,8 +378,6 @@ def test_torchvisions_own_checksums_are_in_the_specs():
 
 @pytest.mark.parametrize("name", ["kriegeskorte2008", "cichy2014", "haxby2001"])
 def test_the_real_files_have_the_checksums_of_the_specs(name):
-    from brainrdl.fmri.spec import load_brain_spec
-
     root = os.environ.get("BRAINRDL_DATA")
     if not root or not (Path(root) / name).is_dir():
         pytest.skip(f"$BRAINRDL_DATA holds no {name}")

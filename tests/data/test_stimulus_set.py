@@ -40,12 +40,18 @@ def test_ids_may_be_counted_and_take_what_is_known_from_another_table(tmp_path):
 
 
 def test_what_is_missing_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"own: no stimulus table .*stimuli.tsv; set stimuli.table in the spec"):
+    with pytest.raises(
+        ValueError, match=r"own: no stimulus table .*stimuli.tsv; fetch its data set, or correct stimuli.table"
+    ):
         read_stimulus_table(StimulusFiles(table="stimuli.tsv"), tmp_path, "own")
     for text, message in (
         ("name\na\n", "the column 'stimulus' is missing; it has: name"),
         ("stimulus\na\nb\na\n", "stimuli.tsv: .*'a'"),
-        ("", "expected a table of text columns"),
+        ("", "stimuli.tsv: expected a table with tabs between its columns"),
+        ("stimulus\tcategory\n", "stimuli.tsv: it lists no stimulus; expected a row a stimulus"),
+        ("stimulus\tcategory\na\t1\n\t2\n", "stimuli.tsv: line 3 has no stimulus; give it an id"),
+        ("stimulus,category\na,1\n", "expected a table with tabs between its columns, got commas"),
+        ("stimulus\tcategory\na\t1\t\nb\t2\t\n", "its rows have more columns than its heading; take tabs too many"),
     ):
         write_table(tmp_path, text)
         with pytest.raises(ValueError, match=message):
@@ -54,9 +60,11 @@ def test_what_is_missing_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"own: the spec names no image files; set stimuli.file"):
         read_stimulus_set(StimulusFiles(table="stimuli.tsv"), tmp_path, "own")
     with pytest.raises(
-        ValueError, match="names 'kind', which is no column of the stimuli's table; it has: stimulus, category"
+        ValueError, match=r"names what is no column of the stimuli's table \('kind'\); it has: stimulus, category"
     ):
         read_stimulus_set(StimulusFiles(table="stimuli.tsv", file="{kind}.png"), tmp_path, "own")
+    with pytest.raises(ValueError, match=r"names what is no column .* has no attribute 'name'\); it has"):
+        read_stimulus_set(StimulusFiles(table="stimuli.tsv", file="{stimulus.name}.png"), tmp_path, "own")
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"own: 1 of 2 stimuli have no image file, the first is 'b' \(.*b.png\)"):
         read_stimulus_set(StimulusFiles(table="stimuli.tsv", file="{stimulus}.png"), tmp_path, "own")
@@ -90,6 +98,11 @@ def test_images_and_categories_come_out_of_the_published_matlab_file(tmp_path):
     assert table["animal"].tolist() == ["1", "1"]
     for image, file in zip(images, table["file"], strict=True):
         assert np.array_equal(np.asarray(Image.open(tmp_path / file)), image)
+    (tmp_path / "stimuli.tsv").write_text("my own\n")
+    (tmp_path / "stimuli" / "stim02.png").unlink()
+    unpack_stimuli(tmp_path / "published.mat", tmp_path)
+    assert (tmp_path / "stimuli.tsv").read_text() == "my own\n"  # what is there is left as it is
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "stimuli" / "stim02.png")), images[1])
     savemat(tmp_path / "other.mat", {"other": 1})
     (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0")
     for name in ("other.mat", "broken.mat", "gone.mat"):

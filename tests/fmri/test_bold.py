@@ -47,8 +47,40 @@ def test_too_few_usable_voxels_are_told(bold_set):
         series[0, 0, 1] = np.nan
 
     spec, _ = bold_set(change=change)
-    with pytest.raises(ValueError, match=r"roi 'all': 1 usable of 24 voxels \(1 with NaN and 22 constant\)"):
+    with pytest.raises(
+        ValueError, match=r"run-1_bold.nii.gz, roi 'all': 1 usable of 24 voxels \(1 with NaN and 22 constant\)"
+    ):
         read_trials(spec, "sub-01", "all")
+
+
+def test_voxels_that_no_run_has_in_common_are_told(bold_set):
+    def change(series, run):
+        series.reshape(24, -1)[8 * (run - 1) : 8 * run] = 0
+
+    spec, _ = bold_set(change=change)
+    with pytest.raises(ValueError, match=r"subject 'sub-01', roi 'all': 0 usable of 24 voxels \(24 constant\)"):
+        read_trials(spec, "sub-01", "all")
+
+
+def test_the_run_that_has_nothing_is_named(bold_set, save_volume):
+    def change(series, run):
+        series[...] = np.nan if run == 2 else series
+
+    spec, folder = bold_set(change=change)
+    with pytest.raises(ValueError, match=r"run-2_bold.nii.gz, roi 'all': 0 usable of 24 voxels \(24 with NaN\)"):
+        read_trials(spec, "sub-01", "all")
+    save_volume(folder / "run-1_bold.nii.gz", np.ones((4, 3, 2), np.float32))
+    with pytest.raises(ValueError, match=r"run-1_bold.nii.gz: expected a time series, got 1 volume; set format: betas"):
+        read_trials(spec, "sub-01", "all")
+
+
+def test_a_scan_interval_that_is_not_the_images_own_is_told(bold_set):
+    spec, _ = bold_set(t_r=1.9)
+    assert read_trials(spec, "sub-01", "all").notes == (
+        "t_r is 1.9 s by the spec, 2 s by the images' header: the spec's is taken",
+    )
+    spec, _ = bold_set(t_r=2.0)
+    assert read_trials(spec, "sub-01", "all").notes == ()
 
 
 def write_confounds(folder, n_rows=80, **columns):
@@ -75,6 +107,7 @@ def test_confounds_that_do_not_fit_are_told(bold_set):
         ({"n_rows": 79}, "run-1_confounds.tsv: 79 rows for 80 scans; expected a row a scan"),
         ({"z": ["text"] * 80}, r"expected numbers \(.*text.*\); choose columns with confounds_columns"),
         ({"z": ["n/a"] * 80}, "the column 'z' has no number in it"),
+        ({"z": ["inf"] * 80}, "run-1_confounds.tsv: the column 'z' has infinite values; write n/a"),
     ):
         write_confounds(folder, **columns)
         with pytest.raises(ValueError, match=message):
@@ -138,6 +171,7 @@ def test_unknown_subjects_regions_and_stimuli_are_told(bold_set):
     (folder / "stimuli.tsv").write_text("stimulus\na\nb\nC\n")
     listed = type(spec).model_validate({**spec.model_dump(exclude_unset=True), "stimuli": {"table": "stimuli.tsv"}})
     with pytest.raises(
-        ValueError, match=r"2 stimuli of subject 'sub-01' are not in the stimulus table, the first is 'c'; .*'C'"
+        ValueError,
+        match=r"2 stimuli of subject 'sub-01' are not in the stimulus table, the first is 'c', run '1'; .*'C'",
     ):
         read_trials(listed, "sub-01", "all")

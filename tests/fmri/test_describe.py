@@ -66,11 +66,27 @@ def test_an_image_that_cannot_be_read_is_told(spec):
 
 
 def test_responses_are_not_read(monkeypatch, tmp_path):
-    (tmp_path / "haxby2001").mkdir()
+    (tmp_path / "haxby2001" / "runs").mkdir(parents=True)
+    for name in (
+        "mask.nii.gz",
+        *(f"runs/run-{k:02d}_{what}" for k in (1, 2) for what in ("bold.nii.gz", "events.tsv")),
+    ):
+        (tmp_path / "haxby2001" / name).touch()
     monkeypatch.setenv("BRAINRDL_DATA", str(tmp_path))
     result = check("haxby2001")
-    assert result.exit_code == 0
+    assert result.exit_code == 0 and "runs        2 in all" in result.output
     assert "to be made by `brainrdl rdms`: crossnobis over runs, noise precision from residuals" in result.output
+
+
+def test_files_of_runs_and_regions_that_are_not_there_are_told(monkeypatch, tmp_path):
+    (tmp_path / "haxby2001" / "runs").mkdir(parents=True)
+    monkeypatch.setenv("BRAINRDL_DATA", str(tmp_path))
+    assert "no file is named " in check("haxby2001").output
+    (tmp_path / "haxby2001" / "runs" / "run-01_bold.nii.gz").touch()
+    result = check("haxby2001")
+    assert result.exit_code == 2
+    assert "no. haxby2001: 2 of 3 files are not there, the first is " in result.output
+    assert "run-01_events.tsv; correct the spec's paths, or add the files" in result.output
 
 
 @pytest.mark.skipif("BRAINRDL_DATA" not in os.environ, reason="needs $BRAINRDL_DATA with the 92 objects")

@@ -44,6 +44,11 @@ def test_an_event_may_end_after_the_run_but_not_start_there(tmp_path):
         (HEAD + "0\t1\trest\tx\n1\t1\tn/a\tx\n", r"the event in line 3 has no trial_type \(n/a\); name it, or add n/a"),
         (HEAD + "0\t1\trest\tx\n", "no event is left; the spec ignores: rest"),
         (HEAD, "no event is left"),
+        (HEAD + "0\t1\ta\tx\n2\t-1\ta\tx\n", "duration in line 3 is -1 s; expected 0 or more"),
+        (HEAD + "-25\t1\ta\tx\n", "onset -25 s in line 2 lies more than 24 s before the first scan"),
+        (HEAD + "0\t1\ta\tx\t\n", "events.tsv: its rows have more columns than its heading; take tabs too many away"),
+        (HEAD + "0\t1\ta\tx\n2\t1\ta\tx\ty\n", r"expected a table with tabs .* Expected 4 fields in line 3, saw 5"),
+        ("onset,duration,trial_type\n0,1,a\n", "expected a table with tabs between its columns, got commas"),
     ],
 )
 def test_wrong_events_are_told_by_line(tmp_path, text, message):

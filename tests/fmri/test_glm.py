@@ -131,5 +131,17 @@ def test_what_cannot_be_fitted_is_told(series, events):
         fit_run(series - 1000, events, T_R, settings(), what="run-1")
     confounds = pd.DataFrame(np.random.default_rng(0).normal(size=(N_SCANS, 97)))
     confounds.columns = [f"c{k}" for k in range(97)]
+    late = events.assign(onset=[*events["onset"][:-1], 199.5])  # the last scan is at 198 s
+    for model in ("lsa", "lss"):
+        with pytest.raises(
+            ValueError, match=r"run-1: the scans do not tell the response to 'drift_1' \(onset 199.5 s\): no scan was"
+        ):
+            fit_run(series, late, T_R, settings(model=model), what="run-1")
+    assert len(fit_run(series, late, T_R, settings()).betas) == 3  # its other event tells the response
+    twice = events.assign(onset=[5.0, 5.0, *events["onset"][2:]])
+    with pytest.raises(
+        ValueError, match=r"run-1: .* response to 'cat' \(onset 5 s\): other events or confounds run together with it"
+    ):
+        fit_run(series, twice, T_R, settings(model="lsa"), what="run-1")
     with pytest.raises(ValueError, match="run-1: 105 regressors for 100 scans leave nothing to estimate noise from"):
         fit_run(series, events, T_R, settings(), confounds, "run-1")

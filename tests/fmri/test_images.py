@@ -43,6 +43,11 @@ def test_labels_of_an_atlas_choose_voxels(tmp_path, save_volume, image, mask):
     save_volume(tmp_path / "atlas.nii", mask)
     assert region({"atlas": "atlas.nii", "labels": [7]}, tmp_path, image).mask.sum() == 1
     assert region({"atlas": "atlas.nii", "labels": [1, 7]}, tmp_path, image).mask.sum() == 7
+    assert region({"atlas": "atlas.nii", "labels": [7, 8, 9]}, tmp_path, image).notes == (
+        "roi 'V1': no voxel of atlas.nii has the label 8, 9",
+    )
+    with pytest.raises(ValueError, match=r"roi 'V1': .*atlas.nii has no voxel in it; correct the mask or its labels"):
+        region({"atlas": "atlas.nii", "labels": [8]}, tmp_path, image)
     with pytest.raises(ValueError, match=r"atlas.nii has no label 'V1'; it names none; give their numbers"):
         region({"atlas": "atlas.nii", "labels": ["V1"]}, tmp_path, image)
 
@@ -100,11 +105,16 @@ def test_damaged_and_missing_images_are_told(tmp_path, save_volume, image, mask)
         with pytest.raises(ValueError, match=r"bold.nii.gz: cannot be read \(.*\); fetch it again"):
             read_voxels([image], found)
     plain = save_volume(tmp_path / "plain.nii", np.ones((*SHAPE, 5), np.float32))
-    plain.write_bytes(plain.read_bytes()[:-40])
+    whole_plain = plain.read_bytes()
+    plain.write_bytes(whole_plain[:-40])
     with pytest.raises(ValueError, match=r"plain.nii: cannot be read"):
+        read_voxels([plain], found)
+    plain.write_bytes(whole_plain[:70] + b"\xff\x7f" + whole_plain[72:])  # the type of its numbers
+    with pytest.raises(ValueError, match=r"plain.nii: cannot be read \(data code 32767 not recognized\)"):
         read_voxels([plain], found)
     with pytest.raises(ValueError, match=r"no image file .*gone.nii; correct its name in the spec"):
         read_voxels([tmp_path / "gone.nii"], found)
+    plain.write_bytes(whole_plain)
     (tmp_path / "mask.nii.gz").write_bytes((tmp_path / "mask.nii.gz").read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"mask.nii.gz: cannot be read"):
         region({"mask": "mask.nii.gz"}, tmp_path, plain)
@@ -205,8 +215,16 @@ def test_surfaces_that_do_not_fit_are_told(tmp_path, save_volume, image):
     for name in ("gone.gii", "gone.annot"):
         with pytest.raises(ValueError, match=f"no surface file .*{name}"):
             region({"atlas": name, "labels": [1]}, tmp_path, tmp_path / "data.npy")
-    for name in ("broken.gii", "broken.mgh", "broken.annot"):
-        (tmp_path / name).write_bytes(b"<GIFTI")
+    np.save(tmp_path / "text.npy", np.array([["1", "2", "3", "4", "5"]]))
+    with pytest.raises(ValueError, match=r"text.npy: expected real numbers, got values of type <U1; save them as"):
+        read_voxels([tmp_path / "text.npy"], found)
+    (tmp_path / "nameless.annot").write_bytes(
+        np.array([1, 0, 1, 0], ">i4").tobytes()
+    )  # one vertex, no table of colours
+    with pytest.raises(ValueError, match=r"nameless.annot: cannot be read \(Color table not found"):
+        region({"atlas": "nameless.annot", "labels": ["V1"]}, tmp_path, tmp_path / "data.npy")
+    for name in ("broken.gii", "broken.mgh", "broken.annot", "nothing.gii", "nothing.mgh", "nothing.annot"):
+        (tmp_path / name).write_bytes(b"<GIFTI" if name.startswith("broken") else b"")
         with pytest.raises(ValueError, match=f"{name}: cannot be read"):
             region({"atlas": name, "labels": [1]}, tmp_path, tmp_path / "data.npy")
 

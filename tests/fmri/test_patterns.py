@@ -34,6 +34,19 @@ def test_bad_voxels_go_from_responses_and_residuals(make_trials):
         drop_bad_voxels(replace(trials, responses=np.where(np.arange(20) == 1, responses, 0)))
 
 
+def test_trials_that_were_not_measured_go_and_leave_the_voxels(make_trials):
+    trials = make_trials()
+    responses = trials.responses.copy()
+    responses[[2, 9]] = np.nan
+    dropped = drop_bad_voxels(replace(trials, responses=responses))
+    kept = np.setdiff1d(np.arange(24), [2, 9])
+    assert np.array_equal(dropped.responses, trials.responses[kept])
+    assert dropped.table["stimulus"].tolist() == trials.table["stimulus"][kept].tolist()
+    assert dropped.notes == ("2 of 24 trials dropped, which are NaN throughout",)
+    with pytest.raises(ValueError, match=r"0 usable of 20 voxels \(20 with NaN\)"):
+        drop_bad_voxels(replace(trials, responses=np.full((24, 20), np.nan)))
+
+
 @pytest.mark.parametrize("within", ["run", "session"])
 def test_z_scores_have_mean_0_and_deviation_1_in_each_part(make_trials, within):
     trials = make_trials(sessions=2)
@@ -126,6 +139,8 @@ def test_reliable_voxels_are_those_whose_responses_repeat(make_trials):
     chosen = select_voxels(trials, 0.7, "run", names)
     assert np.array_equal(chosen.responses, responses[:, :10])
     assert chosen.notes == ("10 of 20 voxels chosen: split-half reliability at least 0.7 over 30 stimuli",)
+    some = select_voxels(trials, 0.7, "run", [*names[:20], "never shown"])
+    assert some.notes[0].endswith("over 20 stimuli (of the 21 listed)")
 
 
 def test_voxels_are_chosen_on_the_given_stimuli_alone(make_trials):

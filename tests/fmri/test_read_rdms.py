@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rsatoolbox.rdm import load_rdm
 
@@ -75,10 +76,32 @@ def test_a_file_with_ids_of_its_own_goes_by_them(own, tmp_path):
     np.testing.assert_array_equal(again.dissimilarities, [[1, 2, 3], [4, np.nan, 6]])
     assert list(again.rdm_descriptors["roi"]) == ["V1", "V1"]
     (tmp_path / "stimuli.tsv").write_text("stimulus\nC\nA\nB\n")
-    with pytest.raises(
-        ValueError, match=r"own.h5: its stimuli are not those of the spec's table: 6 are in one of them only"
+    for listed, message in (
+        (
+            "C\nA\nB",
+            "3 of the table's are not in it, the first is 'A', 3 of its own .* 'a'; 3 would match after changing",
+        ),
+        ("c\na\nb\nd", "1 of the table's are not in it, the first is 'd'; list in the table what the RDMs are of"),
+        ("c\na", "1 of its own are not in the table, the first is 'b'; list in the table"),
     ):
+        (tmp_path / "stimuli.tsv").write_text(f"stimulus\n{listed}\n")
+        with pytest.raises(ValueError, match=rf"own.h5: its stimuli are not those of the spec's table: {message}"):
+            read_rdms(own(file="own.h5", measure=None, descriptors={}))
+    rdms.pattern_descriptors["conds"] = rdms.pattern_descriptors.pop("stimulus")
+    rdms.save(str(tmp_path / "own.h5"), file_type="hdf5", overwrite=True)
+    with pytest.raises(ValueError, match=r"own.h5: its RDMs have no pattern descriptor 'stimulus' but .*conds.*; give"):
         read_rdms(own(file="own.h5", measure=None, descriptors={}))
+
+
+def test_a_table_with_ids_goes_by_them_whatever_their_order(own, tmp_path):
+    matrix = pd.DataFrame([[0, 1, 2], [1, 0, 3], [2, 3, 0]], list("abc"), list("abc"))
+    matrix.to_csv(tmp_path / "own.csv")
+    rdms = read_rdms(own(file="own.csv", descriptors={"roi": "V1", "subject": "x"}))
+    assert list(rdms.pattern_descriptors["stimulus"]) == ["c", "a", "b"]
+    np.testing.assert_array_equal(rdms.dissimilarities, [[2, 3, 1]])
+    matrix.to_csv(tmp_path / "own.csv", header=False, index=False)  # numbers alone: in the order of the table
+    rdms = read_rdms(own(file="own.csv", descriptors={"roi": "V1", "subject": "x"}))
+    np.testing.assert_array_equal(rdms.dissimilarities, [[1, 2, 3]])
 
 
 def test_wrong_rdm_files_are_told(own, tmp_path):

@@ -52,7 +52,7 @@ def write(folder, values):
 def test_ones_own_spec_lies_beside_its_data(tmp_path):
     spec = load_brain_spec(write(tmp_path, MINIMAL | {"folder": "data"}))
     assert Path(spec.folder) == tmp_path / "data"
-    with pytest.raises(ValueError, match=r"own: no folder .*data; see `brainrdl fetch own`"):
+    with pytest.raises(ValueError, match=r"own: no folder .*data; correct 'folder' in the spec"):
         spec_folder(spec)
     (tmp_path / "data").mkdir()
     assert spec_folder(spec, Path("/elsewhere")) == tmp_path / "data"
@@ -63,7 +63,15 @@ def test_ones_own_spec_lies_beside_its_data(tmp_path):
     ("values", "message"),
     [
         (MINIMAL | {"mesure": "euclidean"}, "mesure: unknown key; did you mean 'measure'"),
-        (MINIMAL | {"data": BOLD | {"format": "nifti"}}, "data: input tag 'nifti'"),
+        (
+            MINIMAL | {"data": BOLD | {"format": "nifti"}},
+            "data: expected format: one of rdms, bold, .* and not 'nifti'",
+        ),
+        (MINIMAL | {"data": {"images": "{subject}.nii"}}, "data: expected format: one of rdms, bold, .* and not None"),
+        (MINIMAL | {"subjects": ["1", "2", "1"]}, "subjects: '1' stands twice; name each once"),
+        (MINIMAL | {"hemispheres": ["L", "L"]}, "hemispheres: 'L' stands twice"),
+        (MINIMAL | {"hemispheres": []}, "hemispheres: tuple should have at least 1 item"),
+        (MINIMAL | {"data": BOLD | {"runs": ["1", "1"]}}, "runs: '1' stands twice"),
         (MINIMAL | {"data": BOLD | {"images": "{subject}_{task}.nii"}}, r"data.bold.images: \{task\} is none of"),
         (MINIMAL | {"data": BOLD | {"images": "{subject"}}, "data.bold.images: expected a path with"),
         (MINIMAL | {"data": BOLD | {"events": "{subject}.tsv"}}, "need the same of"),

@@ -408,6 +408,7 @@ def test_tables_that_are_no_rdms_are_told(tmp_path):
     )
     refused(r"a.csv: row 2 has 3 columns, the first 2", "1,2\n1,2,3\n", ids_of(3))
     refused(r"a.csv: expected a table, got an empty file", "")
+    refused(r"a.csv: expected commas between the columns, got one column .*'a;b…'; save it again", "a;b\n0;1\n1;0\n")
     with pytest.raises(ValueError, match=r"a.csv: holds one array, so there is no key 'x'; leave the key out"):
         load_rdms(path, key="x")
 
@@ -503,6 +504,12 @@ def test_equal_rdms_give_equal_files_and_replace_older_ones(stimuli, tmp_path):
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
+def test_a_name_under_which_rdms_could_not_be_read_again_is_refused(stimuli, tmp_path):
+    with pytest.raises(ValueError, match=r"a.npy: RDMs are written as HDF5; expected a name that ends with .h5"):
+        save_rdms(pixel_rdm(stimuli), tmp_path / "a.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_write_that_fails_leaves_the_older_file(stimuli, tmp_path):
     save_rdms(pixel_rdm(stimuli), tmp_path / "a.h5")
     before = (tmp_path / "a.h5").read_bytes()
@@ -515,7 +522,7 @@ def test_a_write_that_fails_leaves_the_older_file(stimuli, tmp_path):
 
 
 def test_an_hdf5_file_that_is_missing_or_something_else_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"RDM file '.*absent.h5' is not there"):
+    with pytest.raises(ValueError, match=r"RDM file '.*absent.h5' is not there; correct its name"):
         load_rdms(tmp_path / "absent.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(ValueError, match=r"text.h5' is not an RDM file of rsatoolbox \(HDF5\)"):
@@ -524,6 +531,23 @@ def test_an_hdf5_file_that_is_missing_or_something_else_is_named(tmp_path):
         file["something"] = np.ones(3)
     with pytest.raises(ValueError, match=r"other.h5' is not an RDM file of rsatoolbox \(HDF5\): 'dissimilarities'"):
         load_rdms(tmp_path / "other.h5")
+
+
+def test_damaged_bytes_of_an_hdf5_file_are_data_or_a_named_error(tmp_path):
+    path, generator = tmp_path / "a.h5", np.random.default_rng(0)
+    save_rdms(RDMs(draw(4, 2, 0), pattern_descriptors={"stimulus": list("abcd")}), path)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in generator.integers(0, len(whole), 5):
+            damaged[place] = generator.integers(256)
+        path.write_bytes(damaged)
+        try:
+            load_rdms(path)
+        except ValueError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > 10
 
 
 def test_rsatoolbox_files_with_impossible_numbers_are_told(tmp_path):

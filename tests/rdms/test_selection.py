@@ -71,6 +71,10 @@ def test_ids_are_text_and_must_differ():
         (["a "], ["a"], "1 would match after trimming whitespace, the first is 'a ' for 'a'"),
         (["A", "B"], ["a", "b"], "2 would match after changing case, the first is 'A' for 'a'; ids are not guessed"),
         ([" A.PNG"], ["a"], "1 would match after trimming whitespace, changing case and dropping a file suffix"),
+        (["7", "10"], ["007", "010"], "2 would match after dropping leading zeros, the first is '7' for '007'"),
+        (["stim1"], ["stim01"], "1 would match after dropping leading zeros"),
+        (["7.0"], ["7"], "1 would match after dropping a file suffix"),  # what became of whole numbers beside gaps
+        ([7, 8], ["7", "9"], "1 would match after writing numbers as text, the first is '7' for '7'"),
     ],
 )
 def test_ids_that_are_almost_there_are_told(wanted, known, told):
@@ -81,6 +85,7 @@ def test_ids_that_are_almost_there_are_told(wanted, known, told):
 
 def test_ids_that_are_there_or_nowhere_need_no_explanation():
     assert explain_missing(["a", "b"], ["a", "b"]) == explain_missing(["x"], ["a"]) == explain_missing([], []) == ""
+    assert explain_missing(["10", "a100"], ["1", "a1", "a10"]) == ""
 
 
 # select
