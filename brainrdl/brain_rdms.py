@@ -13,14 +13,23 @@ import pandas as pd
 
 from brainrdl.analysis.ceiling import noise_ceiling, within_subject_ceiling
 from brainrdl.data.stimulus_set import read_stimulus_table
-from brainrdl.fmri.dissimilarities import crossfitted_rdm, measured_rdm, noise_precision
-from brainrdl.fmri.patterns import drop_bad_voxels, half_labels, select_voxels, zscore
+from brainrdl.fmri.dissimilarities import check_measure, crossfitted_rdm, measured_rdm, noise_precision, whitened
+from brainrdl.fmri.patterns import (
+    drop_bad_voxels,
+    fold_labels,
+    half_labels,
+    halves_share_folds,
+    select_trials,
+    select_voxels,
+    zscore,
+)
 from brainrdl.fmri.read import read_rdms, read_trials
 from brainrdl.fmri.reliability import pattern_reliability, rdm_reliability
 from brainrdl.fmri.spec import BrainSpec, RdmFiles, load_brain_spec, spec_folder
 from brainrdl.fmri.trials import Trials
 from brainrdl.rdms import average_rdms, save_rdms, select_rdms, stimulus_ids
 from brainrdl.runs import write_text
+from brainrdl.sources.patterns import MeasuredPatterns, PatternTable
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -30,10 +39,14 @@ COMPARISON = "corr"
 
 
 class MeasuredRegion(NamedTuple):
-    """rdms: one RDM. quality: what is known of it, a row of the table of `make_rdms`."""
+    """rdms: one RDM. quality: what is known of it, a row of the table of `make_rdms`.
+
+    repeated: the stimuli that ceilings may be estimated on; None: all.
+    """
 
     rdms: RDMs
     quality: dict[str, object]
+    repeated: frozenset[str] | None = None
 
 
 class MadeRDMs(NamedTuple):
@@ -56,7 +69,8 @@ def make_rdms(
     spec: a built-in's name, a YAML file, or a BrainSpec. out: FILE.h5 (rsatoolbox's HDF5); beside it are written
     FILE.csv (a row an RDM: voxels, folds, reliability, ceilings, notes) and a page of figures, FILE.png and FILE.pdf.
     subjects, rois: only these. root: the data root. Of a spec with RDMs that were made already, these are read and
-    judged. Stimuli that a subject was not shown are NaN. Raises ValueError as `read_trials`, `measured_rdm` and
+    judged. Stimuli that a subject was not shown are NaN. Reliability and ceilings are of all stimuli, or of those alone
+    that were meant to be repeated (`Trials.repeated_only`), as the notes then say. Raises ValueError as `read_trials`, `measured_rdm` and
     `read_rdms`, and before anything is computed where `out` cannot be written or nothing is asked for.
     """
     from brainrdl.analysis.figures.quality import plot
@@ -71,6 +85,7 @@ def make_rdms(
             raise ValueError(f"{what}: none is named; name at least one, or leave {what} out for all")
     if not isinstance(spec, BrainSpec):
         spec = load_brain_spec(spec)
+    repeated = None
     if isinstance(spec.data, RdmFiles):
         rdms = _chosen(read_rdms(spec, root), subjects, rois)
         table = _published_quality(rdms)
@@ -84,7 +99,9 @@ def make_rdms(
         if spec.stimuli is not None:
             rdms = _with_stimulus_columns(rdms, read_stimulus_table(spec.stimuli, spec_folder(spec, root), spec.name))
         table = pd.DataFrame([region.quality for region in regions])
-    table = _with_between_subject_ceilings(table, rdms)
+        of_regions = [region.repeated for region in regions if region.repeated is not None]
+        repeated = frozenset.intersection(*of_regions) if of_regions else None
+    table = _with_between_subject_ceilings(table, rdms, repeated)
     page = plot(rdms, table, spec.title or spec.name)
     save_rdms(rdms, out)
     write_text(out.with_suffix(".csv"), table.to_csv(index=False))
@@ -145,9 +162,45 @@ def measured_trials(
     return replace(trials, notes=(*trials.notes[:-1], told))
 
 
+def measured_patterns(
+    spec: str | Path | BrainSpec,
+    subjects: Sequence[str] | None = None,
+    rois: Sequence[str] | None = None,
+    root: Path | None = None,
+) -> MeasuredPatterns:
+    """The responses that `make_rdms` makes RDMs of, as a teacher: dissimilarities at the pairs that are asked for.
+
+    Named "subject/roi"; at a pair of stimuli its target is the RDM's value. Patterns are whitened by the noise
+    precision of residuals (mahalanobis also of repetitions), so the tables hold none, and mahalanobis is the euclidean
+    dissimilarity of these patterns, under that name. spec, subjects, rois, root: as in `make_rdms`.
+    Raises ValueError as `measured_trials` and `measured_rdm`; for a spec with RDMs that were made already; and for
+    crossnobis with noise from repetitions, which has several precisions (`crossfitted_rdm`): with one it is biased.
+    """
+    if not isinstance(spec, BrainSpec):
+        spec = load_brain_spec(spec)
+    if isinstance(spec.data, RdmFiles):
+        raise ValueError(f"{spec.name}: its RDMs are made already, there are no patterns; use MeasuredRDMs")
+    if spec.measure == "crossnobis" and spec.noise == "repetitions":
+        raise ValueError(
+            f"{spec.name}: crossnobis of patterns whitened by their own repetitions is biased; set noise: residuals or "
+            "none, or use the RDMs of make_rdms"
+        )
+    tables = {}
+    for roi in _known(rois, tuple(spec.rois), "roi", spec):
+        for subject in _known(subjects, spec.subjects, "subject", spec):
+            trials = measured_trials(spec, subject, roi, root)
+            noise = noise_precision(trials, spec.noise, spec.shrinkage)
+            check_measure(trials, spec.measure, noise)
+            fold = fold_labels(trials, spec.folds).tolist()
+            patterns = whitened(trials, noise).responses
+            tables[f"{subject}/{roi}"] = PatternTable(patterns, trials.table["stimulus"].astype(str).tolist(), fold)
+    return MeasuredPatterns(tables, "euclidean" if spec.measure == "mahalanobis" else spec.measure)
+
+
 def measured_region(spec: BrainSpec, subject: str, roi: str, root: Path | None = None) -> MeasuredRegion:
     """The RDM of a subject's region, as the spec wants it, and its reliability.
 
+    Where only some stimuli may be judged (`Trials.repeated_only`), reliability is of those.
     Raises ValueError as `measured_trials`, `noise_precision` and `measured_rdm`.
     """
     trials = measured_trials(spec, subject, roi, root)
@@ -156,19 +209,46 @@ def measured_region(spec: BrainSpec, subject: str, roi: str, root: Path | None =
     told = {name: values[0] for name, values in rdms.rdm_descriptors.items() if name not in ("index", "notes")}
     quality: dict[str, object] = {**told, "n_stimuli": rdms.n_cond}
     notes = [str(rdms.rdm_descriptors["notes"][0])]
+    repeated = trials.repeated_only
+    if repeated is not None and not repeated.issuperset(stimulus_ids(rdms)):
+        trials = select_trials(trials, trials.table["stimulus"].isin(repeated).to_numpy())
+        n_repeated = trials.table["stimulus"].nunique()
+        notes.append(
+            f"reliability and ceilings are of {n_repeated} of the {rdms.n_cond} stimuli, those meant to be repeated"
+        )
     if _is_repeated(trials, spec.folds):
-        patterns = pattern_reliability(trials, spec.folds)
-        # Within a half, too, crossnobis and noise from repetitions need what was measured twice.
-        twice = spec.measure == "crossnobis" or spec.noise == "repetitions"
-        whole = rdm_reliability(trials, spec.folds, make, folds_a_half=2 if twice else 1)
-        quality |= {"pattern_halves": patterns.halves, "pattern_reliability": patterns.whole}
-        quality |= {"rdm_halves": whole.halves, "rdm_reliability": whole.whole, "ceiling_within": whole.ceiling}
-        if np.isnan(whole.halves):
-            needed = f"at least 4 stimuli, each in {4 if twice else 2} {spec.folds}s"
-            notes.append(f"no reliability of the RDM: too few folds for the RDMs of two halves, which need {needed}")
+        of_halves, told = _reliability(spec, trials, make)
+        quality |= of_halves
+        notes += told
     else:
         notes.append("no stimulus was measured in two folds: no reliability, no ceiling within the subject")
-    return MeasuredRegion(rdms, {**quality, "notes": "; ".join(note for note in notes if note)})
+    return MeasuredRegion(rdms, {**quality, "notes": "; ".join(note for note in notes if note)}, repeated)
+
+
+def _reliability(
+    spec: BrainSpec, trials: Trials, make: Callable[[Trials], RDMs]
+) -> tuple[dict[str, object], list[str]]:
+    """The columns of reliability, and notes on them."""
+    notes = []
+    patterns = pattern_reliability(trials, spec.folds)
+    # Within a half, too, crossnobis and noise from repetitions need what was measured twice.
+    folds_a_half = 2 if spec.measure == "crossnobis" or spec.noise == "repetitions" else 1
+    whole = rdm_reliability(trials, spec.folds, make, folds_a_half)
+    if np.isnan(whole.halves):
+        needed = f"at least 4 stimuli, each in {2 * folds_a_half} {spec.folds}s"
+        notes.append(f"no reliability of the RDM: too few folds for the RDMs of two halves, which need {needed}")
+    elif np.isnan(whole.whole):
+        notes.append(f"no reliability of the RDM: those of two halves disagree (r = {whole.halves:.2f})")
+    elif spec.measure == "crossnobis":
+        notes.append("rdm_reliability and ceiling_within are lower estimates: crossnobis gains more by more folds")
+    if spec.measure != "crossnobis" and spec.zscore == "none" and halves_share_folds(trials, spec.folds, folds_a_half):
+        notes.append(
+            f"stimuli have different {spec.folds}s, so the halves share some: what is common to a {spec.folds} makes "
+            f"their RDMs alike; set zscore: {spec.folds}"
+        )
+    columns: dict[str, object] = {"pattern_halves": patterns.halves, "pattern_reliability": patterns.whole}
+    columns |= {"rdm_halves": whole.halves, "rdm_reliability": whole.whole, "ceiling_within": whole.ceiling}
+    return columns, notes
 
 
 def _rdm_maker(spec: BrainSpec, trials: Trials) -> Callable[[Trials], RDMs]:
@@ -270,11 +350,14 @@ def _published_quality(rdms: RDMs) -> pd.DataFrame:
     return table
 
 
-def _with_between_subject_ceilings(table: pd.DataFrame, rdms: RDMs) -> pd.DataFrame:
+def _with_between_subject_ceilings(table: pd.DataFrame, rdms: RDMs, repeated: Collection[str] | None) -> pd.DataFrame:
     """Columns ceiling_low, ceiling_high (of each subject) and ceiling_pairs; NaN where a region has one subject.
 
-    On the pairs that were measured in all subjects of the region; sessions are averaged first.
+    On the pairs that were measured in all subjects of the region, of the stimuli `repeated` (None: all); sessions are
+    averaged first.
     """
+    judged = np.array([repeated is None or stimulus in repeated for stimulus in stimulus_ids(rdms)])
+    i, j = np.triu_indices(len(judged), 1)
     table = table.assign(ceiling_low=np.nan, ceiling_high=np.nan, ceiling_pairs=0, ceiling_comparison=COMPARISON)
     for roi in table["roi"].unique():
         of_roi = select_rdms(rdms, roi=roi)
@@ -286,7 +369,7 @@ def _with_between_subject_ceilings(table: pd.DataFrame, rdms: RDMs) -> pd.DataFr
         of_roi.rdm_descriptors = kept
         if "session" in kept:
             of_roi = average_rdms(of_roi, over="session")
-        everywhere = ~np.isnan(of_roi.get_vectors()).any(0)
+        everywhere = ~np.isnan(of_roi.get_vectors()).any(0) & judged[i] & judged[j]
         ceiling = noise_ceiling(of_roi, COMPARISON, by="subject", pairs=everywhere)
         for _, row in (pd.DataFrame() if ceiling is None else ceiling.per_subject).iterrows():
             own = (table["roi"] == roi) & (table["subject"] == row["subject"])

@@ -145,7 +145,7 @@ def fetch(
     with _told(context, again):
         from brainrdl.data.fetch import FetchError, fetch_files
 
-        spec = _fetchable(name)
+        spec = _any_spec(name)
         root = _data_root() if into is None else into
         folder = root / spec.folder
         try:
@@ -168,7 +168,7 @@ def _data_root() -> Path:
     return data_root()
 
 
-def _fetchable(name: str) -> DataSpec | BrainSpec:
+def _any_spec(name: str) -> DataSpec | BrainSpec:
     """The data spec of a name or file, of images or brain data."""
     from brainrdl.data.spec import load_spec, spec_names
     from brainrdl.fmri.spec import load_brain_spec
@@ -178,7 +178,7 @@ def _fetchable(name: str) -> DataSpec | BrainSpec:
     if name not in known and not Path(name).is_file():
         close = get_close_matches(name, known, n=1)
         nearest = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"data spec '{name}' is no file and no built-in; {nearest}built in: {', '.join(known)}")
+        raise ValueError(f"data spec '{name}' is no file, no folder and no built-in; {nearest}built in: {', '.join(known)}")
     is_brain = name in spec_names("brain") if name in known else read_yaml(Path(name)).get("kind") == "brain"
     return load_brain_spec(name) if is_brain else load_spec(name)
 
@@ -202,7 +202,7 @@ def check(
             return
         built_in = not a_file and spec in built_in_experiments()
         if not built_in or spec in _known_specs():
-            described = _described(spec, is_brain=keys.get("kind") == "brain")
+            described = _described(spec)
             typer.echo(described)
             if not described.usable:
                 raise typer.Exit(2)
@@ -210,15 +210,12 @@ def check(
             typer.echo(_experiment_text(spec, allow_code))
 
 
-def _described(spec: str, is_brain: bool) -> Description | BrainDescription:
-    from brainrdl.data import describe, load_spec
-    from brainrdl.data.spec import spec_names
+def _described(spec: str) -> Description | BrainDescription:
+    from brainrdl.data import DataSpec, describe, load_spec
     from brainrdl.fmri.describe import describe_brain
-    from brainrdl.fmri.spec import load_brain_spec
 
-    if is_brain or spec in spec_names("brain"):
-        return describe_brain(load_brain_spec(spec))
-    return describe(load_spec(spec))
+    found = load_spec(spec) if Path(spec).is_dir() else _any_spec(spec)
+    return describe(found) if isinstance(found, DataSpec) else describe_brain(found)
 
 
 def _known_specs() -> list[str]:

@@ -177,8 +177,15 @@ def test_a_run_holds_every_network_and_its_report(finished):
     report = {path.name for path in (finished / "report").iterdir()}
     assert {"scores.csv", "subjects.csv", "agreement.csv", "tests.csv", "dissociations.csv", "task.csv"} <= report
     assert {"results.md", "gains.csv", "shares.csv", "agreement.png", "rdm_grid.png", "tradeoff.png"} <= report
+    assert "second_order_mds.png" not in report  # nine held-out stimuli
     page = (finished / "report" / "results.md").read_text()
-    for words in ("noise ceiling between subjects", "double dissociation", "teacher RDM: it", "the epoch to stop at"):
+    for words in (
+        "second_order_mds is not drawn: 11 RDMs of 9 held-out stimuli",
+        "noise ceiling between subjects",
+        "double dissociation",
+        "teacher RDM: it",
+        "the epoch to stop at",
+    ):
         assert words in page
 
 
@@ -451,9 +458,13 @@ def test_splits_are_averaged_and_layers_kept_apart(other_options):
         ({"teachers.it.subject_folds": 2}, r"teacher 'it': subject_folds part the subjects that are scored, but score"),
         (
             {"folds.n": 7, "folds.stratify": None},
-            r"folds: of the . stimuli held out in split 0, fold \d, \d were measured",
+            r"folds: of the . stimuli held out in split 0, fold \d, \d are in the scored RDMs, expected at least 3",
         ),
         ({"stimuli.also_within": ["colour"]}, r"have no column 'colour'"),
+        ({"choose": {"inner": 4}}, r"choose.inner: 4 inner folds of the 9 stimuli learned from in split 0, fold 0"),
+        ({"training.batch_size": 2}, r"methods.it, student 'cnn': training.batch_size 2 is too small"),
+        ({"teachers.it.spec": None, "teachers.it.file": "nope.h5"}, r"teachers.it: RDM file 'nope.h5' is not there"),
+        ({"teachers.evc.subject_folds": 5}, r"teachers.evc.subject_folds: 5 folds need at least 5 subject ids, got 4"),
         ({"methods.it.layers": {"fc": "V4"}}, r"methods.it.layers: teacher 'it' has no RDM 'V4'; it has: IT"),
         ({"methods.it.layers": {"fc7": "IT"}}, r"layer 'fc7' is not in the student 'cnn' \(methods.it.layers\)"),
         ({"methods.it.teacher": "v1"}, r"method 'it': no teacher 'v1'; there are: it, evc"),
@@ -467,7 +478,7 @@ def test_splits_are_averaged_and_layers_kept_apart(other_options):
         ({"stimuli.categories": "colour"}, r"have no column 'colour'"),
         ({"score.layers": ["pool9"]}, r"layer 'pool9' is not in the student 'cnn' \(score.layers\)"),
         ({"score.spec": None}, r"score: give either spec .* or file"),
-        ({"teachers.it.select": {"roi": "V4"}}, r"no RDM has roi 'V4'; there are: IT"),
+        ({"teachers.it.select": {"roi": "V4"}}, r"teachers.it: no RDM has roi 'V4'; there are: IT"),
         ({"folds.n": 10, "folds.stratify": "category"}, r"every category has fewer than 10 stimuli"),
         ({"choose": {"grid": {"layers": [1]}}}, r"grid.layers: cannot be chosen"),
         ({"choose": {"epoch": False}}, r"choose: nothing to choose"),

@@ -7,17 +7,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from rsatoolbox.inference import boot_noise_ceiling
 from rsatoolbox.rdm import load_rdm
 from typer.testing import CliRunner
 
 from brainrdl import brain_rdms
-from brainrdl.brain_rdms import make_rdms, measured_region, measured_trials, summary
+from brainrdl.brain_rdms import make_rdms, measured_patterns, measured_region, measured_trials, summary
 from brainrdl.cli import app
 from brainrdl.fmri.dissimilarities import crossfitted_rdm, measured_rdm, noise_precision
 from brainrdl.fmri.patterns import select_trials, select_voxels
 from brainrdl.fmri.spec import BrainSpec
-from brainrdl.fmri.trials import Trials
+from brainrdl.fmri.trials import Residuals, Trials
+from brainrdl.pairs import all_pairs
+from brainrdl.stimuli import Stimuli
 
 ROOT = Path(os.environ.get("BRAINRDL_DATA") or "/nowhere")
 SUBJECTS = ("1", "2", "3")
@@ -127,6 +130,114 @@ def test_few_folds_leave_no_reliability_of_a_crossnobis_rdm(spec):
     assert "too few folds for the RDMs of two halves, which need at least 4 stimuli, each in 4 runs" in quality["notes"]
 
 
+REPEATED = frozenset(["s0", "s2", "s3", "s5", "s7"])
+
+
+def shown_once(trials):
+    """The other stimuli stand in one run alone."""
+    rows = trials.table["stimulus"].isin(REPEATED) | (trials.table["run"] == "0")
+    return replace(select_trials(trials, rows.to_numpy()), repeated_only=REPEATED)
+
+
+def test_ceilings_and_reliability_are_of_the_repeated_stimuli_alone(spec, tmp_path):
+    def alone(trials):
+        return select_trials(trials, trials.table["stimulus"].isin(REPEATED).to_numpy())
+
+    settings = {"measure": "correlation", "noise": "none"}
+    made = make_rdms(spec(shown_once, **settings), tmp_path / "made.h5", rois=["V1"])
+    expected = make_rdms(spec(alone, **settings), tmp_path / "alone.h5", rois=["V1"])
+    assert made.rdms.n_cond == 8 and not np.isnan(made.rdms.dissimilarities).any()
+    judged = ["pattern_reliability", "rdm_halves", "rdm_reliability", "ceiling_within", "ceiling_low", "ceiling_high"]
+    np.testing.assert_allclose(made.table[judged], expected.table[judged])
+    assert made.table["ceiling_pairs"].tolist() == [10] * 3 and made.table["n_stimuli"].tolist() == [8] * 3
+    assert "note: reliability and ceilings are of 5 of the 8 stimuli, those meant to be repeated" in summary(made)
+    # Measured twice or not, the others are not to be judged.
+    everything = make_rdms(
+        spec(lambda t: replace(t, repeated_only=REPEATED), **settings), tmp_path / "made.h5", rois=["V1"]
+    )
+    assert everything.table["ceiling_pairs"].tolist() == [10] * 3
+    np.testing.assert_allclose(everything.table[judged[:4]], expected.table[judged[:4]])
+
+
+def test_where_none_was_repeated_there_is_no_ceiling(spec, tmp_path):
+    made = make_rdms(
+        spec(lambda t: replace(t, repeated_only=frozenset()), measure="correlation", noise="none"), tmp_path / "made.h5"
+    )
+    assert made.table["ceiling_low"].isna().all() and "rdm_reliability" not in made.table
+    assert "no stimulus was measured in two folds" in made.table["notes"][0]
+
+
+def test_halves_that_disagree_or_share_folds_are_told(spec):
+    def noise(trials):
+        return replace(trials, responses=np.random.default_rng(3).normal(size=trials.responses.shape))
+
+    region = measured_region(spec(noise), "1", "V1")
+    assert region.quality["rdm_halves"] < 0 and np.isnan(region.quality["rdm_reliability"])
+    assert "those of two halves disagree (r = -0." in region.quality["notes"]
+    assert "are lower estimates: crossnobis gains more" in measured_region(spec(), "1", "V1").quality["notes"]
+
+    def different_runs(trials):
+        own = np.where(trials.table["stimulus"] == "s1", trials.table["run"].isin(["0", "2"]), True)
+        return select_trials(trials, own)
+
+    told = "stimuli have different runs, so the halves share some: what is common to a run makes their RDMs alike; set"
+    plain = {"measure": "euclidean", "noise": "none"}
+    assert told in measured_region(spec(different_runs, **plain), "1", "V1").quality["notes"]
+    for other in (
+        spec(**plain),
+        spec(different_runs, zscore="run", **plain),
+        spec(different_runs, measure="crossnobis", noise="none"),
+    ):
+        assert "the halves share" not in measured_region(other, "1", "V1").quality["notes"]
+
+
+def with_residuals(trials):
+    values = np.random.default_rng(4).normal(size=(200, 30)) @ np.diag(np.linspace(1, 3, 30))
+    return replace(trials, residuals=Residuals(values, 190))
+
+
+def different_runs(trials):
+    runs = np.where(trials.table["stimulus"].isin(["s1", "s4"]), trials.table["run"].isin(["0", "3"]), True)
+    return select_trials(trials, runs & ~((trials.table["stimulus"] == "s6") & (trials.table["run"] != "1")))
+
+
+BOLD = {"format": "bold", "images": "{subject}.nii", "events": "{subject}.tsv"}
+
+
+@pytest.mark.parametrize(
+    ("change", "settings"),
+    [
+        (with_residuals, {"measure": "crossnobis", "noise": "residuals", "data": BOLD}),
+        (lambda t: with_residuals(different_runs(t)), {"measure": "crossnobis", "noise": "residuals", "data": BOLD}),
+        (lambda t: t, {"measure": "crossnobis", "noise": "none", "zscore": "run"}),
+        (lambda t: t, {"measure": "correlation", "noise": "none"}),
+        (lambda t: t, {"measure": "mahalanobis", "noise": "repetitions"}),
+    ],
+)
+def test_measured_patterns_give_the_rdms_values(change, settings, spec, tmp_path):
+    made = make_rdms(spec(change, **settings), tmp_path / "made.h5")
+    teacher = measured_patterns(spec(change, **settings))
+    assert teacher.names == tuple(f"{subject}/{roi}" for roi in ("V1", "hIT") for subject in SUBJECTS)
+    assert teacher.unbiased == (settings["measure"] == "crossnobis")
+    ids = tuple(made.rdms.pattern_descriptors["stimulus"])
+    stimuli = Stimuli(torch.zeros(len(ids), 1, 1, 1, dtype=torch.float64), ids)
+    targets = teacher.targets(stimuli, all_pairs(len(ids)))
+    for k, name in enumerate(teacher.names):
+        np.testing.assert_allclose(targets[name].values, made.rdms.dissimilarities[k], rtol=0, atol=1e-6)
+    assert measured_patterns(spec(change, **settings), ["2"], ["hIT"]).names == ("2/hIT",)
+
+
+def test_patterns_that_are_no_teacher_are_refused(spec, tmp_path):
+    with pytest.raises(ValueError, match=r"made: crossnobis of patterns whitened by their own repetitions is biased; se"):
+        measured_patterns(spec())
+    with pytest.raises(ValueError, match=r"own: its RDMs are made already, there are no patterns; use MeasuredRDMs"):
+        measured_patterns(published(tmp_path))
+    with pytest.raises(ValueError, match=r"crossnobis is asked for 3 stimuli that were shown once, the first is 's1'"):
+        measured_patterns(spec(shown_once, noise="none"))
+    with pytest.raises(ValueError, match="made: no subject '9'; the spec has: 1, 2, 3"):
+        measured_patterns(spec(noise="none"), subjects=["9"])
+
+
 def test_notes_are_told_once_and_of_whom_they_are(spec, tmp_path):
     def change(trials):
         responses = trials.responses.copy()
@@ -203,14 +314,17 @@ def test_where_nothing_can_be_written_nothing_is_computed(spec, tmp_path, monkey
         make_rdms(made, tmp_path / "new" / "other.h5")
 
 
-def test_published_rdms_count_the_stimuli_they_measured(tmp_path):
+def published(tmp_path):
     (tmp_path / "stimuli.tsv").write_text("stimulus\na\nb\nc\nd\n")
     matrix = np.array([[0, 1, 2], [1, 0, 3], [2, 3, 0.0]])
     np.save(tmp_path / "it.npy", np.pad(matrix, (0, 1), constant_values=np.nan))
     file = {"file": "it.npy", "descriptors": {"roi": "IT", "subject": "1"}}
     raw = {"kind": "brain", "name": "own", "folder": str(tmp_path), "stimuli": {"table": "stimuli.tsv"}}
-    published = BrainSpec.model_validate(raw | {"data": {"format": "rdms", "files": [file]}})
-    assert make_rdms(published, tmp_path / "out.h5").table["n_stimuli"].tolist() == [3]
+    return BrainSpec.model_validate(raw | {"data": {"format": "rdms", "files": [file]}})
+
+
+def test_published_rdms_count_the_stimuli_they_measured(tmp_path):
+    assert make_rdms(published(tmp_path), tmp_path / "out.h5").table["n_stimuli"].tolist() == [3]
 
 
 needs_92 = pytest.mark.skipif(

@@ -76,6 +76,12 @@ class _BrainRun(PartRunner):
                 output = try_network(student, settings, images, where)
                 if method.task_weight > 0:
                     self._check_task(output, label, name)
+                batch_size = experiment.training_of(label, name).batch_size
+                if method.teacher is not None and batch_size < 3:
+                    raise ValueError(
+                        f"methods.{label}, student '{name}': training.batch_size {batch_size} is too small, expected "
+                        "at least 3: fewer stimuli make no RDM that has a shape"
+                    )
 
     def _check_task(self, output: torch.Tensor, label: str, name: str) -> None:
         column = self.experiment.task is not None and self.experiment.task.column is not None

@@ -114,7 +114,7 @@ class BrainData:
     @cached_property
     def brain(self) -> RDMs:
         """The RDMs that networks are scored against: subject × roi."""
-        rdms = measured_rdms(self.experiment.score)
+        rdms = measured_rdms(self.experiment.score, "score")
         for descriptor in ("subject", "roi"):
             if descriptor not in rdms.rdm_descriptors:
                 raise ValueError(
@@ -125,7 +125,7 @@ class BrainData:
     def teacher_rdms(self, name: str, fold: BrainFold | None = None) -> RDMs:
         """What a teacher averages: its RDMs of all subjects, or of those that teach in a fold."""
         if name not in self._measured:
-            self._measured[name] = measured_rdms(self.experiment.teachers[name])
+            self._measured[name] = measured_rdms(self.experiment.teachers[name], f"teachers.{name}")
         rdms = self._measured[name]
         if fold is not None and fold.taught_by is not None:
             rdms = select_rdms(rdms, subject=list(fold.taught_by))
@@ -162,7 +162,10 @@ class BrainData:
         groups: Sequence[Fold | None] = [None]
         if teacher is not None and n_groups is not None:
             subjects = list(dict.fromkeys(map(str, self.teacher_rdms(teacher).rdm_descriptors["subject"])))
-            groups = subject_folds(subjects, n_groups, self.experiment.folds.seed)
+            try:
+                groups = subject_folds(subjects, n_groups, self.experiment.folds.seed)
+            except ValueError as error:
+                raise ValueError(f"teachers.{teacher}.subject_folds: {error}") from None
         return [
             BrainFold(
                 split,
@@ -262,7 +265,7 @@ class BrainData:
         if settings.same_origin(score):
             taught = teacher.rdm_descriptors.get("subject", [])
             both = sorted({str(subject) for subject in taught} & set(map(str, self.brain.rdm_descriptors["subject"])))
-        if both or _any_equal(teacher, measured_rdms(score)):
+        if both or _any_equal(teacher, measured_rdms(score, "score")):
             whose = f"{len(both)} subjects in common, the first is '{both[0]}'" if both else "an RDM in common"
             raise ValueError(
                 f"teacher '{name}' ({settings.spec or settings.file}) and score have {whose}; set subject_folds of the "
@@ -281,15 +284,27 @@ class BrainData:
                 )
 
     def _check_folds(self) -> None:
-        """In every fold there is something to score."""
+        """In every fold there is something to learn from, to choose by and to score."""
         measured = set(stimulus_ids(self.brain))
+        teachers = {name: set(stimulus_ids(self.teacher_rdms(name))) for name in self.experiment.teachers}
+        choose = self.experiment.choose
         for split, folds in enumerate(self.stimulus_splits):
             for number, fold in enumerate(folds):
-                n = len(measured & set(fold.held_out))
-                if n < 3:
+                where = f"split {split}, fold {number}"
+                held_out, trained = set(fold.held_out), set(fold.trained)
+                counts = {f"{len(held_out)} stimuli held out in {where}, # are in the scored RDMs": held_out & measured}
+                for name, known in teachers.items():
+                    counts[f"{len(trained)} stimuli learned from in {where}, # are in teacher '{name}'"] = (
+                        trained & known
+                    )
+                for told, these in counts.items():
+                    if len(these) < 3:
+                        told = told.replace("#", str(len(these)))
+                        raise ValueError(f"folds: of the {told}, expected at least 3; take fewer folds")
+                if choose is not None and len(fold.trained) < 3 * choose.inner:
                     raise ValueError(
-                        f"folds: of the {len(fold.held_out)} stimuli held out in split {split}, fold {number}, {n} "
-                        "were measured in the scored brains, expected at least 3; take fewer folds"
+                        f"choose.inner: {choose.inner} inner folds of the {len(fold.trained)} stimuli learned from in "
+                        f"{where} hold out fewer than 3 each; take fewer"
                     )
 
     def _check_meet(self, ids: Sequence[str], known: Sequence[str], what: str) -> None:
@@ -317,14 +332,17 @@ class BrainData:
         return read_stimulus_set(spec.stimuli, spec_folder(spec), spec.name)
 
 
-def measured_rdms(settings: MeasuredSettings) -> RDMs:
-    """The selected RDMs of a spec or a file."""
-    if settings.file is not None:
-        rdms = load_rdms(Path(settings.file))
-    else:
-        assert settings.spec is not None
-        rdms = read_rdms(load_brain_spec(settings.spec), data_root())
-    return select_rdms(rdms, **settings.select) if settings.select else rdms
+def measured_rdms(settings: MeasuredSettings, where: str) -> RDMs:
+    """The selected RDMs of a spec or a file; where: the field that they stand under, for messages."""
+    try:
+        if settings.file is not None:
+            rdms = load_rdms(Path(settings.file))
+        else:
+            assert settings.spec is not None
+            rdms = read_rdms(load_brain_spec(settings.spec), data_root())
+        return select_rdms(rdms, **settings.select) if settings.select else rdms
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def averaged(settings: BrainTeacherSettings, rdms: RDMs) -> RDMs:

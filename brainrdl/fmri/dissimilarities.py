@@ -81,7 +81,8 @@ def measured_rdm(
     """The RDM of a subject's region, by rsatoolbox.
 
     crossnobis: cross-validated over `folds`, unbiased and therefore negative at times; the balanced estimator where all
-    stimuli are in all folds equally often, else the unbalanced one. Stimuli measured in one fold only are left out.
+    stimuli are in all folds equally often, else the unbalanced one, which what is common to the responses of a fold
+    biases unless they are z-scored or centred within it. Stimuli measured in one fold only are left out.
     euclidean, correlation, mahalanobis: of the stimuli's mean patterns; correlation is NaN at a constant pattern.
     Returns one RDM, stimuli sorted by id, NaN = not measured; rdm_descriptors subject, roi, measure, noise, shrinkage,
     dof, folds, n_folds, n_voxels, notes.
@@ -91,7 +92,7 @@ def measured_rdm(
     from rsatoolbox.rdm import calc_rdm, calc_rdm_unbalanced
 
     noise = noise or NoisePrecision(None, "none", "", 0)
-    _check(trials, measure, noise)
+    check_measure(trials, measure, noise)
     notes = list(trials.notes)
     if measure != "crossnobis":
         rdms = calc_rdm(as_dataset(trials), measure, descriptor="stimulus", noise=noise.matrix)
@@ -114,9 +115,12 @@ def measured_rdm(
         dataset = as_dataset(trials, fold, repeated)
         rdms = calc_rdm(dataset, "crossnobis", "stimulus", noise=noise.matrix, cv_descriptor="fold")
     else:
-        notes.append("stimuli are not in all folds equally often: rsatoolbox's unbalanced estimator")
+        notes.append(
+            f"stimuli are not in all {folds}s equally often: rsatoolbox's unbalanced estimator, which what is common to "
+            f"a {folds} biases unless responses are z-scored or centred within each {folds}"
+        )
         # It goes from trial to trial; with the noise inside, each pair of trials would cost n_voxels².
-        dataset = as_dataset(_whitened(trials, noise), fold, repeated)
+        dataset = as_dataset(whitened(trials, noise), fold, repeated)
         rdms = calc_rdm_unbalanced(dataset, "crossnobis", "stimulus", cv_descriptor="fold")
     n_folds = len(set(fold[repeated]))
     return _described(rdms, trials, measure, noise, {"folds": folds, "n_folds": n_folds}, notes)
@@ -168,7 +172,8 @@ def as_dataset(trials: Trials, fold: np.ndarray | None = None, rows: np.ndarray 
     return Dataset(np.asarray(trials.responses, dtype=float)[rows], obs_descriptors=descriptors)
 
 
-def _check(trials: Trials, measure: str, noise: NoisePrecision) -> None:
+def check_measure(trials: Trials, measure: str, noise: NoisePrecision) -> None:
+    """Raise ValueError where the measure cannot be had of these trials, or has no use for the noise precision."""
     measures = ("euclidean", "correlation", "mahalanobis", "crossnobis")
     n_voxels = trials.responses.shape[1]
     if measure not in measures:
@@ -200,7 +205,7 @@ def _check(trials: Trials, measure: str, noise: NoisePrecision) -> None:
             )
 
 
-def _whitened(trials: Trials, noise: NoisePrecision) -> Trials:
+def whitened(trials: Trials, noise: NoisePrecision) -> Trials:
     """Responses whose products are those of the given ones with the noise precision P between: X L, L Lᵀ = P."""
     if noise.matrix is None:
         return trials

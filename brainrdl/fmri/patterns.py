@@ -84,22 +84,37 @@ def fold_labels(trials: Trials, folds: str) -> np.ndarray:
     return label.to_numpy(dtype=object)
 
 
-def half_labels(trials: Trials, folds: str) -> np.ndarray:
-    """(n_trials,) 0 or 1: odd or even among the folds in which the trial's stimulus was measured; -1: it has one fold.
+def half_labels(trials: Trials, folds: str, folds_a_half: int = 1) -> np.ndarray:
+    """(n_trials,) 0 or 1: in which half of the folds the trial is; -1: its stimulus was measured in one fold.
 
-    Where all stimuli are in all folds these are the odd and the even folds, in the order in which the table has them.
-    Raises ValueError for means over repetitions, which have no halves.
+    The halves are the odd and the even folds, in the order in which the table has them, where every stimulus then has
+    `folds_a_half` in both (or fewer than twice as many in all). Elsewhere they are the odd and the even ones among the
+    folds in which the trial's own stimulus was measured: a fold may then be in the first half for one stimulus and in
+    the second for another (`halves_share_folds`).
+    Raises ValueError for means over repetitions, which have no halves, and as `fold_labels`.
     """
     if trials.averaged:
         raise ValueError(f"{who(trials)}: the responses are means over repetitions, which cannot be split into halves")
     table = pd.DataFrame({"stimulus": trials.table["stimulus"], "fold": pd.factorize(fold_labels(trials, folds))[0]})
     by_stimulus = table.groupby("stimulus")["fold"]
-    half = by_stimulus.rank(method="dense").astype(int).sub(1) % 2
-    return np.asarray(half.where(by_stimulus.transform("nunique") > 1, -1))
+    n_folds = by_stimulus.transform("nunique")
+    half = table["fold"] % 2
+    counts = table.drop_duplicates().groupby("stimulus")["fold"].agg(n="size", odd=lambda fold: (fold % 2).sum())
+    fewest = np.minimum(counts["odd"], counts["n"] - counts["odd"])
+    if (fewest[counts["n"] >= 2 * folds_a_half] < folds_a_half).any():
+        half = by_stimulus.rank(method="dense").astype(int).sub(1) % 2
+    return np.asarray(half.where(n_folds > 1, -1))
+
+
+def halves_share_folds(trials: Trials, folds: str, folds_a_half: int = 1) -> bool:
+    """Whether a fold is in different halves for different stimuli, so that its noise is in both (`half_labels`)."""
+    half = half_labels(trials, folds, folds_a_half)
+    used = half >= 0
+    return bool((pd.Series(half[used]).groupby(fold_labels(trials, folds)[used]).nunique() > 1).any())
 
 
 def split_halves(trials: Trials, folds: str) -> Halves:
-    """Every stimulus's mean pattern over the odd and over the even ones of its folds (`half_labels`).
+    """Every stimulus's mean pattern over either half of its folds (`half_labels`).
 
     Stimuli measured in one fold only are left out. Raises ValueError where no stimulus was measured in two folds.
     """
@@ -154,7 +169,10 @@ def select_trials(trials: Trials, rows: np.ndarray) -> Trials:
 
 
 def column_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's r of each column of a with the same column of b; NaN where one is constant."""
+    """Pearson's r of each column of a with the same column of b; NaN where one is constant.
+
+    a, b: (n_rows, n_columns). Returns (n_columns,).
+    """
     a, b = a - a.mean(0), b - b.mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0)))

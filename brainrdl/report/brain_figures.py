@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brainrdl.analysis.figures.style import save_figure
 from brainrdl.rdms import average_rdms, join_rdms, stimulus_ids, subset_stimuli
@@ -14,8 +14,19 @@ if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
 
 
-def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) -> list[tuple[Path, str]]:
-    """Write the figures; the PNGs with their captions."""
+# Bootstrap samples of fewer stimuli often hold one or two different ones, and then no RDM.
+_FEWEST = 12
+
+
+class Figures(NamedTuple):
+    """files: the PNGs with their captions. notes: what was not drawn, and why."""
+
+    files: list[tuple[Path, str]]
+    notes: list[str]
+
+
+def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) -> Figures:
+    """Write the figures."""
     from brainrdl.analysis.figures import agreement, rdm_grid, second_order, tradeoff
     from brainrdl.analysis.second_order import second_order_mds, undefined_rdms
 
@@ -37,7 +48,13 @@ def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) 
     drawn.append((rdm_grid.plot(_layers_as_rows(rdms)), "rdm_grid", caption))
     unseen = subset_stimuli(rdms, held_out)
     comparable = [k for k in range(unseen.n_rdm) if k not in undefined_rdms(unseen)]
-    if len(comparable) >= 3:
+    notes = []
+    if len(held_out) < _FEWEST or len(comparable) < 3:
+        notes.append(
+            f"second_order_mds is not drawn: {len(comparable)} RDMs of {len(held_out)} held-out stimuli, it needs 3 of "
+            f"{_FEWEST}"
+        )
+    else:
         ax = second_order.plot(second_order_mds(unseen[comparable]), teacher="brain")
         caption = f"Distances between these RDMs on the {len(held_out)} stimuli that were held out, by MDS."
         drawn.append((ax.figure, "second_order_mds", caption))
@@ -45,7 +62,7 @@ def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) 
     for figure, name, caption in drawn:
         written = save_figure(figure, out / name, formats)
         files += [(path, caption) for path in written if path.suffix == ".png"]
-    return files
+    return Figures(files, notes)
 
 
 def _example_rdms(run: BrainRun) -> RDMs:

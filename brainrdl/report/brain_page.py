@@ -13,7 +13,7 @@ from brainrdl.analysis.accuracy import format_p
 from brainrdl.analysis.comparison import POOLING
 from brainrdl.analysis.figures.style import check_formats
 from brainrdl.report.brain import TEACHER, BrainRun, BrainTables, brain_tables
-from brainrdl.report.brain_figures import draw
+from brainrdl.report.brain_figures import Figures, draw
 from brainrdl.report.contrasts import dissociations, gains, method_tests, teacher_shares
 from brainrdl.report.tables import NONE, markdown_table
 from brainrdl.runs import write_text
@@ -105,11 +105,11 @@ def _score(row: pd.DataFrame) -> str:
     return f"{one['score']:.3f}{spread}{interval}" + (" ↑" if one["above_ceiling"] else "")
 
 
-def _page(run: BrainRun, tables: BrainTables, contrasts: Contrasts, figures: Sequence[tuple[Path, str]]) -> str:
+def _page(run: BrainRun, tables: BrainTables, contrasts: Contrasts, figures: Figures) -> str:
     score = run.settings["score"]
     lines = [f"# {run.name}: agreement with the brain on what was not learned", "", *_set_up(run), ""]
-    if tables.notes:
-        lines += ["To be known:", "", *(f"- {note}" for note in tables.notes), ""]
+    if notes := [*tables.notes, *figures.notes]:
+        lines += ["To be known:", "", *(f"- {note}" for note in notes), ""]
     for layer in score["layers"]:
         if len(score["layers"]) > 1:
             lines += [f"## Layer `{layer}`", ""]
@@ -129,7 +129,7 @@ def _page(run: BrainRun, tables: BrainTables, contrasts: Contrasts, figures: Seq
     if len(tables.task):
         lines += ["## The task", "", markdown_table(_task_rows(tables.task)), ""]
     lines += ["## How long they learned", "", markdown_table(_epoch_rows(run)), ""]
-    for path, caption in figures:
+    for path, caption in figures.files:
         lines += [f"![{caption}]({path.name})", "", caption, ""]
     lines += ["Numbers: scores.csv (every network, subject and fold), subjects.csv, agreement.csv, tests.csv, …"]
     return "\n".join(lines) + "\n"

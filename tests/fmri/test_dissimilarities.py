@@ -65,7 +65,10 @@ def test_unequal_repetitions_take_the_unbalanced_estimator(make_trials):
     i, j = np.triu_indices(6, 1)
     np.testing.assert_allclose(rdms.dissimilarities[0], expected.get_matrices()[0][order[i], order[j]], rtol=1e-10)
     np.testing.assert_allclose(rdms.dissimilarities[0], crossnobis_by_loop(trials, noise.matrix), rtol=1e-8)
-    assert "rsatoolbox's unbalanced estimator" in rdms.rdm_descriptors["notes"][0]
+    assert (
+        "rsatoolbox's unbalanced estimator, which what is common to a run biases unless responses are z-scored or "
+        "centred within each run"
+    ) in rdms.rdm_descriptors["notes"][0]
 
 
 def test_both_estimators_agree_where_both_apply(make_trials):

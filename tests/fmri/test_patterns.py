@@ -9,6 +9,7 @@ from brainrdl.fmri.patterns import (
     drop_bad_voxels,
     fold_labels,
     half_labels,
+    halves_share_folds,
     select_trials,
     select_voxels,
     split_halves,
@@ -115,6 +116,27 @@ def test_each_stimulus_is_halved_by_its_own_folds(make_trials):
     assert [half["s0", run] for run in "02"] == [0, 1] and [half["s1", run] for run in "123"] == [0, 1, 0]
     assert half["s2", "1"] == -1 and [half["s3", run] for run in "0123"] == [0, 1, 0, 1]
     assert split_halves(trials, "run").stimuli == ["s0", "s1", "s3", "s4", "s5"]
+
+
+def only_in(trials, shown):
+    """The trials of each stimulus in its own runs alone: stimulus -> runs, as one text."""
+    rows = [row.run in shown[row.stimulus] for row in trials.table.itertuples()]
+    return select_trials(trials, np.array(rows))
+
+
+def test_a_fold_is_in_one_half_wherever_every_stimulus_has_both(make_trials):
+    # In the table's order, which is that of s0; s1's own first run is in the second half.
+    trials = only_in(make_trials(n_stimuli=3, n_runs=6), {"s0": "012345", "s1": "134", "s2": "25"})
+    assert np.array_equal(half_labels(trials, "run"), trials.table["run"].astype(int) % 2)
+    assert not halves_share_folds(trials, "run")
+    # Two runs in each half are more than s1 has, and s2: theirs do not count.
+    assert np.array_equal(half_labels(trials, "run", 2), half_labels(trials, "run"))
+    odd = only_in(make_trials(n_stimuli=3, n_runs=6), {"s0": "012345", "s1": "135", "s2": "25"})
+    assert halves_share_folds(odd, "run")
+    few = only_in(make_trials(n_stimuli=3, n_runs=6), {"s0": "012345", "s1": "0135", "s2": "25"})
+    assert not halves_share_folds(few, "run") and halves_share_folds(few, "run", 2)
+    own = half_labels(few, "run", 2)[(few.table["stimulus"] == "s1").to_numpy()]
+    assert own.tolist() == [0, 1, 0, 1]
 
 
 def test_halves_of_means_or_of_one_fold_are_refused(make_trials):

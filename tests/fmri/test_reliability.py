@@ -26,7 +26,9 @@ def test_spearman_brown_steps_up_to_the_whole():
         found.halves == 0.5 and found.whole == pytest.approx(2 / 3) and found.ceiling == pytest.approx(math.sqrt(2 / 3))
     )
     assert spearman_brown(1).whole == 1 and spearman_brown(0).whole == 0
-    assert math.isnan(spearman_brown(-0.2).ceiling) and math.isnan(spearman_brown(-1).whole)
+    for r in (-0.01, -0.8, -1):
+        found = spearman_brown(r)
+        assert found.halves == r and math.isnan(found.whole) and math.isnan(found.ceiling)
 
 
 def test_it_is_the_reliability_of_twice_the_data():
@@ -87,6 +89,45 @@ def test_the_ceiling_is_what_the_true_rdm_reaches(make_trials):
         reached.append(np.corrcoef(true, crossnobis(trials).dissimilarities[0])[0, 1])
     assert np.mean(reached) == pytest.approx(np.nanmean(ceilings), abs=0.05)
     assert 0.5 < np.mean(reached) < 0.95
+
+
+def test_stepped_up_crossnobis_is_a_lower_estimate(make_trials):
+    """Two independent measurements of the same patterns agree better than the formula says."""
+    halves, both = [], []
+    for seed in range(80):
+        first = make_trials(n_stimuli=8, n_runs=16, noise=5.0, seed=seed)
+        runs = first.table["run"].astype(int).to_numpy()
+        one, other = (select_trials(first, rows) for rows in (runs < 8, runs >= 8))
+        halves.append(rdm_reliability(one, "run", crossnobis, 2).halves)
+        both.append(np.corrcoef(crossnobis(one).dissimilarities[0], crossnobis(other).dissimilarities[0])[0, 1])
+    stepped_up = spearman_brown(np.mean(halves)).whole
+    assert np.mean(both) - stepped_up > 2 * np.std(both) / np.sqrt(len(both))
+
+
+def test_a_single_stimulus_has_no_pattern_reliability(make_trials):
+    assert math.isnan(pattern_reliability(make_trials(n_stimuli=1), "run").halves)
+
+
+def test_halves_of_whole_sessions_leave_what_is_common_to_a_session_apart(make_trials):
+    """Stimuli without a pattern, in 2 of 3 odd and 2 of 3 even sessions each, with a pattern a session."""
+    found, shared = [], []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        trials = make_trials(n_stimuli=12, n_runs=6, seed=seed, n_voxels=60)
+        trials.table["session"] = trials.table["run"]
+        patterns = generator.normal(size=(6, 60))[trials.table["run"].astype(int)]
+        trials = replace(trials, responses=patterns + generator.normal(size=trials.responses.shape))
+        left_out = {f"s{k}": (2 * generator.integers(3), 2 * generator.integers(3) + 1) for k in range(12)}
+        run = trials.table["run"].astype(int)
+        kept = [r not in left_out[s] for s, r in zip(trials.table["stimulus"], run, strict=True)]
+        trials = select_trials(trials, np.array(kept))
+        found.append(rdm_reliability(trials, "session", euclidean, 1).halves)
+        own = trials.table.groupby("stimulus")["run"].rank(method="dense") % 2
+        rdms = [euclidean(select_trials(trials, (own == k).to_numpy())).dissimilarities[0] for k in (1, 0)]
+        shared.append(np.corrcoef(*rdms)[0, 1])
+    error = np.std(found) / np.sqrt(len(found))
+    assert abs(np.mean(found)) < 3 * error
+    assert np.mean(shared) > 3 * np.std(shared) / np.sqrt(len(shared))
 
 
 def test_noise_of_the_halves_own_makes_pure_noise_unreliable(make_trials):
