@@ -178,7 +178,7 @@ def _any_spec(name: str) -> DataSpec | BrainSpec:
     if name not in known and not Path(name).is_file():
         close = get_close_matches(name, known, n=1)
         nearest = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"data spec '{name}' is no file, no folder and no built-in; {nearest}built in: {', '.join(known)}")
+        raise ValueError(f"data spec '{name}' is no file and no built-in; {nearest}built in: {', '.join(known)}")
     is_brain = name in spec_names("brain") if name in known else read_yaml(Path(name)).get("kind") == "brain"
     return load_brain_spec(name) if is_brain else load_spec(name)
 

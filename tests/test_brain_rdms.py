@@ -20,6 +20,7 @@ from brainrdl.fmri.patterns import select_trials, select_voxels
 from brainrdl.fmri.spec import BrainSpec
 from brainrdl.fmri.trials import Residuals, Trials
 from brainrdl.pairs import all_pairs
+from brainrdl.rdms import stimulus_ids
 from brainrdl.stimuli import Stimuli
 
 ROOT = Path(os.environ.get("BRAINRDL_DATA") or "/nowhere")
@@ -152,11 +153,8 @@ def test_ceilings_and_reliability_are_of_the_repeated_stimuli_alone(spec, tmp_pa
     assert made.table["ceiling_pairs"].tolist() == [10] * 3 and made.table["n_stimuli"].tolist() == [8] * 3
     assert "note: reliability and ceilings are of 5 of the 8 stimuli, those meant to be repeated" in summary(made)
     # Measured twice or not, the others are not to be judged.
-    everything = make_rdms(
-        spec(lambda t: replace(t, repeated_only=REPEATED), **settings), tmp_path / "made.h5", rois=["V1"]
-    )
-    assert everything.table["ceiling_pairs"].tolist() == [10] * 3
-    np.testing.assert_allclose(everything.table[judged[:4]], expected.table[judged[:4]])
+    region = measured_region(spec(lambda t: replace(t, repeated_only=REPEATED), **settings), "1", "V1")
+    assert [region.quality[name] for name in judged[:4]] == pytest.approx(expected.table[judged[:4]].iloc[0].tolist())
 
 
 def test_where_none_was_repeated_there_is_no_ceiling(spec, tmp_path):
@@ -183,12 +181,12 @@ def test_halves_that_disagree_or_share_folds_are_told(spec):
     told = "stimuli have different runs, so the halves share some: what is common to a run makes their RDMs alike; set"
     plain = {"measure": "euclidean", "noise": "none"}
     assert told in measured_region(spec(different_runs, **plain), "1", "V1").quality["notes"]
-    for other in (
-        spec(**plain),
-        spec(different_runs, zscore="run", **plain),
-        spec(different_runs, measure="crossnobis", noise="none"),
+    for change, settings in (
+        (lambda trials: trials, plain),
+        (different_runs, plain | {"zscore": "run"}),
+        (different_runs, {"measure": "crossnobis", "noise": "none"}),
     ):
-        assert "the halves share" not in measured_region(other, "1", "V1").quality["notes"]
+        assert "the halves share" not in measured_region(spec(change, **settings), "1", "V1").quality["notes"]
 
 
 def with_residuals(trials):
@@ -214,17 +212,18 @@ BOLD = {"format": "bold", "images": "{subject}.nii", "events": "{subject}.tsv"}
         (lambda t: t, {"measure": "mahalanobis", "noise": "repetitions"}),
     ],
 )
-def test_measured_patterns_give_the_rdms_values(change, settings, spec, tmp_path):
-    made = make_rdms(spec(change, **settings), tmp_path / "made.h5")
-    teacher = measured_patterns(spec(change, **settings))
+def test_measured_patterns_give_the_rdms_values(change, settings, spec):
+    made = spec(change, **settings)
+    teacher = measured_patterns(made)
     assert teacher.names == tuple(f"{subject}/{roi}" for roi in ("V1", "hIT") for subject in SUBJECTS)
     assert teacher.unbiased == (settings["measure"] == "crossnobis")
-    ids = tuple(made.rdms.pattern_descriptors["stimulus"])
-    stimuli = Stimuli(torch.zeros(len(ids), 1, 1, 1, dtype=torch.float64), ids)
-    targets = teacher.targets(stimuli, all_pairs(len(ids)))
-    for k, name in enumerate(teacher.names):
-        np.testing.assert_allclose(targets[name].values, made.rdms.dissimilarities[k], rtol=0, atol=1e-6)
-    assert measured_patterns(spec(change, **settings), ["2"], ["hIT"]).names == ("2/hIT",)
+    for name in ("1/V1", "3/hIT"):
+        rdms = measured_region(made, *name.split("/")).rdms
+        ids = stimulus_ids(rdms)
+        stimuli = Stimuli(torch.zeros(len(ids), 1, 1, 1, dtype=torch.float64), ids)
+        values = teacher.targets(stimuli, all_pairs(len(ids)))[name].values
+        np.testing.assert_allclose(values, rdms.dissimilarities[0], rtol=0, atol=1e-6)
+    assert measured_patterns(made, ["2"], ["hIT"]).names == ("2/hIT",)
 
 
 def test_patterns_that_are_no_teacher_are_refused(spec, tmp_path):

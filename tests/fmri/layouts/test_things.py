@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brainrdl.brain_rdms import measured_region
 from brainrdl.fmri.dissimilarities import measured_rdm
 from brainrdl.fmri.layouts import read_layout
 
@@ -120,6 +121,17 @@ def test_crossnobis_is_for_the_test_images_alone(things, spec):
     assert set(repeated.table["stimulus"]) == test_images and len(repeated.table) == 6
     rdm = measured_rdm(repeated, "crossnobis", "session")
     assert rdm.n_cond == 2 and np.isfinite(rdm.dissimilarities).all()
+
+
+def test_reliability_is_of_the_test_images_alone(things, spec):
+    made = spec("things_fmri", ROIS, min_repetitions=1)
+    made = made.model_copy(
+        update={"folder": str(things.root.parent), "measure": "correlation", "folds": "session", "subjects": ("01",)}
+    )
+    region = measured_region(made, "01", "V1")
+    assert region.rdms.n_cond == region.quality["n_stimuli"] == 26 and len(region.repeated) == 2
+    assert "reliability and ceilings are of 2 of the 26 stimuli, those meant to be repeated" in region.quality["notes"]
+    assert np.isnan(region.quality["rdm_reliability"])  # of a single pair
 
 
 def test_sessions_can_be_chosen(things, spec):
