@@ -32,8 +32,18 @@ def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) 
 
     drawn: list[tuple[Any, str, str]] = []
     kinds = [kind for kind in ("all", "within") if (tables.subjects["kind"] == kind).any()]
-    caption = "Agreement with each subject's RDM on held-out pairs; band: noise ceiling, lines: the teachers' own RDMs."
-    drawn.append((agreement.plot(tables.subjects, kinds=kinds, teacher=TEACHER), "agreement", caption))
+    students = [student for student in run.settings["students"] if student in set(tables.subjects["student"])]
+    for student in students:
+        rows = tables.subjects[tables.subjects["student"].isin([student, ""])]
+        rows = rows.assign(network=rows["method"])
+        only = "" if len(students) == 1 else f" of student {student}"
+        caption = (
+            f"Agreement of the networks{only} with each subject's RDM on held-out pairs; band: noise ceiling, lines: "
+            "the teachers' own RDMs."
+        )
+        methods = [method for method in run.settings["methods"] if method in set(rows["method"])]
+        figure = agreement.plot(rows, networks=methods, kinds=kinds, teacher=TEACHER)
+        drawn.append((figure, "agreement" if len(students) == 1 else f"agreement_{student}", caption))
     of_alpha = tradeoff_table(run, tables)
     if len(of_alpha):
         caption = "Accuracy of the task against agreement with the brain, over alpha."
@@ -42,8 +52,8 @@ def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) 
     held_out = [stimulus for stimulus in run.networks[0].fold["held_out"] if stimulus in stimulus_ids(rdms)]
     n_learned = rdms.n_cond - len(held_out)
     caption = (
-        f"RDMs of the first fold's networks (first student and seed) and the brains' means, over {rdms.n_cond} "
-        f"stimuli, {n_learned} of which the networks have learned from."
+        f"RDMs of the first fold's networks (student {run.networks[0].student}, first seed) and the brains' means, "
+        f"over {rdms.n_cond} stimuli, {n_learned} of which the networks have learned from."
     )
     drawn.append((rdm_grid.plot(_layers_as_rows(rdms)), "rdm_grid", caption))
     unseen = subset_stimuli(rdms, held_out)
@@ -71,6 +81,8 @@ def _example_rdms(run: BrainRun) -> RDMs:
     alike = [n for n in run.networks if (n.student, n.seed) == (first.student, first.seed)]
     chosen = {n.method: n for n in reversed(alike) if n.shared == first.shared}
     parts = [run.rdms(chosen[method]) for method in run.settings["methods"] if method in chosen]
+    for part, method in zip(parts, (m for m in run.settings["methods"] if m in chosen), strict=True):
+        part.rdm_descriptors["network"] = [method] * part.n_rdm  # of one student: its name says nothing
     brain = average_rdms(run.brain, over="subject")
     brain.rdm_descriptors["network"] = ["brain"] * brain.n_rdm
     brain.rdm_descriptors["layer"] = list(brain.rdm_descriptors["roi"])
@@ -86,10 +98,25 @@ def _example_rdms(run: BrainRun) -> RDMs:
     return joined
 
 
+# RDMs of methods side by side, so that their names do not run into each other.
+_A_ROW = 4
+
+
 def _layers_as_rows(rdms: RDMs) -> RDMs:
-    """With the networks' RDMs in a row a layer and a column a method: there are many methods and few layers."""
+    """With a column a method and a few of them a row, since there are many methods and few layers."""
     networks, layers = list(rdms.rdm_descriptors["network"]), list(rdms.rdm_descriptors["layer"])
-    swapped = [(b, a) if a not in ("pixels", "brain") else (a, b) for a, b in zip(networks, layers, strict=True)]
-    turned = join_rdms([rdms])
-    turned.rdm_descriptors["network"], turned.rdm_descriptors["layer"] = map(list, zip(*swapped, strict=True))
+    methods = [name for name in dict.fromkeys(networks) if name not in ("pixels", "brain")]
+    places = []
+    for network, layer in zip(networks, layers, strict=True):
+        if network in methods:
+            part = methods.index(network) // _A_ROW
+            places.append((layer if part == 0 else f"{layer} ({part + 1})", network.replace("_", " ")))
+        else:
+            places.append((network, layer))
+    # The grid takes rows in the order in which they come.
+    order = sorted(range(len(places)), key=lambda k: (networks[k] == "brain", networks[k] in methods, places[k][0]))
+    turned = join_rdms([rdms.subset("index", k) for k in order])
+    turned.rdm_descriptors["network"], turned.rdm_descriptors["layer"] = map(
+        list, zip(*(places[k] for k in order), strict=True)
+    )
     return turned

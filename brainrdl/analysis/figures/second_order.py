@@ -9,6 +9,7 @@ from brainrdl.analysis.figures.style import TEACHER_COLOUR, Look, looks, new_fig
 from brainrdl.analysis.second_order import SecondOrder
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
@@ -26,6 +27,7 @@ def plot(
     second_order: with descriptors network and layer, layers in order of depth.
     teacher: the network drawn in black, larger and below the others.
     methods: all methods of the experiment in order, so that each has its colour in every figure; None: those there are.
+    Where all networks but the teacher show one layer, the shape tells networks apart, of which there may be many.
     ax: where to draw; None makes a figure (`ax.figure`). Raises ValueError where a descriptor is missing.
     """
     points = second_order.descriptors
@@ -41,6 +43,10 @@ def plot(
             look[teacher] = Look(TEACHER_COLOUR, "-")
         layers = list(dict.fromkeys(points.loc[~points["network"].isin(_REFERENCES), "layer"]))
         markers = {layer: _MARKERS[k % len(_MARKERS)] for k, layer in enumerate(layers)}
+        of_network = {name: _MARKERS[k % len(_MARKERS)] for k, name in enumerate(n for n in look if n != teacher)}
+        alone = all((points["network"] == name).sum() == 1 for name in of_network) and len(of_network) > 1
+        if alone:
+            markers = {name: marker for name, marker in markers.items() if name in set(_layers_of(points, teacher))}
         for network, (colour, dashes) in look.items():
             rows = (points["network"] == network).to_numpy()
             x, y = second_order.coordinates[rows].T
@@ -50,7 +56,8 @@ def plot(
             ax.plot(x, y, dashes, color=colour, linewidth=width, alpha=0.8, zorder=order)
             for layer, x_k, y_k in zip(points.loc[rows, "layer"], x, y, strict=True):
                 style: dict[str, Any] = {"markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.4}
-                ax.plot(x_k, y_k, markers[layer], color=colour, zorder=order + 0.5, **style)
+                marker = of_network[network] if alone and not is_teacher else markers[layer]
+                ax.plot(x_k, y_k, marker, color=colour, zorder=order + 0.5, **style)
         for reference, style in _REFERENCES.items():
             for x_k, y_k in second_order.coordinates[(points["network"] == reference).to_numpy()]:
                 ax.plot(x_k, y_k, markersize=12, zorder=1, **style)
@@ -62,8 +69,13 @@ def plot(
         ax.set_title(
             f"Distance between points: {distance} (stress {second_order.stress:.2f})", loc="left", fontsize=7.5
         )
-        _legend(ax, look, markers, [name for name in _REFERENCES if name in set(points["network"])])
+        references = [name for name in _REFERENCES if name in set(points["network"])]
+        _legend(ax, look, markers, references, of_network if alone else {})
     return ax
+
+
+def _layers_of(points: pd.DataFrame, network: str) -> list[str]:
+    return list(points.loc[points["network"] == network, "layer"])
 
 
 def _in_words(comparison: str) -> str:
@@ -73,11 +85,21 @@ def _in_words(comparison: str) -> str:
     }.get(comparison, f"1 − {comparison} similarity of RDMs")
 
 
-def _legend(ax: Axes, look: Mapping[str, Look], markers: Mapping[str, str], references: Sequence[str]) -> None:
+def _legend(
+    ax: Axes,
+    look: Mapping[str, Look],
+    markers: Mapping[str, str],
+    references: Sequence[str],
+    of_network: Mapping[str, str],
+) -> None:
+    """of_network: the networks' shapes where these do not stand for layers."""
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
-        Line2D([], [], color=colour, linestyle=dashes, label=name) for name, (colour, dashes) in look.items()
+        Line2D([], [], color=colour, linestyle="", marker=of_network[name], markersize=5, label=name)
+        if name in of_network
+        else Line2D([], [], color=colour, linestyle=dashes, label=name)
+        for name, (colour, dashes) in look.items()
     ]
     handles.append(Line2D([], [], linestyle="", label=""))
     handles += [
@@ -87,7 +109,7 @@ def _legend(ax: Axes, look: Mapping[str, Look], markers: Mapping[str, str], refe
     handles += [Line2D([], [], markersize=8, label=name, **_REFERENCES[name]) for name in references]
     ax.legend(
         handles=handles,
-        title="Colour: network, shape: layer",
+        title="Colour and shape: network" if of_network else "Colour: network, shape: layer",
         title_fontsize=6.5,
         loc="upper left",
         bbox_to_anchor=(1.01, 1.0),

@@ -316,6 +316,20 @@ def test_a_network_keeps_its_colour_when_others_are_missing():
     assert part.get_color() == whole.get_color()
 
 
+def test_of_networks_with_one_layer_the_shape_tells_them_apart():
+    names = [f"method{k}" for k in range(9)]
+    descriptors = pd.DataFrame({"network": [*names, "brain", "brain"], "layer": ["fc"] * 9 + ["IT", "EVC"]})
+    distances = np.abs(np.subtract.outer(np.arange(11.0), np.arange(11.0)))
+    coordinates = np.stack([np.arange(11.0), np.zeros(11)], axis=1)
+    ax = second_order.plot(SecondOrder(coordinates, distances, 0.0, descriptors, "correlation"), teacher="brain")
+    points = [line for line in ax.get_lines() if line.get_marker() not in ("None", None, "")]
+    looks_of = {(line.get_color(), line.get_marker()) for line in points if line.get_color() != "#000000"}
+    assert len(looks_of) == 9
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert ax.get_legend().get_title().get_text() == "Colour and shape: network"
+    assert "fc" not in texts and {"IT", "EVC", "brain", *names} <= set(texts)
+
+
 def test_the_second_order_figure_is_readable(assert_readable):
     assert_readable(second_order.plot(scaled_points()).figure)
 
