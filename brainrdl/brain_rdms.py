@@ -27,7 +27,7 @@ from brainrdl.fmri.read import read_rdms, read_trials
 from brainrdl.fmri.reliability import pattern_reliability, rdm_reliability
 from brainrdl.fmri.spec import BrainSpec, RdmFiles, load_brain_spec, spec_folder
 from brainrdl.fmri.trials import Trials
-from brainrdl.rdms import average_rdms, save_rdms, select_rdms, stimulus_ids
+from brainrdl.rdms import average_rdms, join_rdms, save_rdms, select_rdms, stimulus_ids
 from brainrdl.runs import write_text
 from brainrdl.sources.patterns import MeasuredPatterns, PatternTable
 
@@ -70,8 +70,9 @@ def make_rdms(
     FILE.csv (a row an RDM: voxels, folds, reliability, ceilings, notes) and a page of figures, FILE.png and FILE.pdf.
     subjects, rois: only these. root: the data root. Of a spec with RDMs that were made already, these are read and
     judged. Stimuli that a subject was not shown are NaN. Reliability and ceilings are of all stimuli, or of those alone
-    that were meant to be repeated (`Trials.repeated_only`), as the notes then say. Raises ValueError as `read_trials`, `measured_rdm` and
-    `read_rdms`, and before anything is computed where `out` cannot be written or nothing is asked for.
+    that were meant to be repeated (`Trials.repeated_only`), as the notes then say. Raises ValueError as `read_trials`,
+    `measured_rdm` and `read_rdms`, and before anything is computed where `out` cannot be written or nothing is asked
+    for.
     """
     from brainrdl.analysis.figures.quality import plot
     from brainrdl.analysis.figures.style import save_figure
@@ -95,7 +96,7 @@ def make_rdms(
             for roi in _known(rois, tuple(spec.rois), "roi", spec)
             for subject in _known(subjects, spec.subjects, "subject", spec)
         ]
-        rdms = _joined([region.rdms for region in regions])
+        rdms = join_rdms([region.rdms for region in regions], union=True)
         if spec.stimuli is not None:
             rdms = _with_stimulus_columns(rdms, read_stimulus_table(spec.stimuli, spec_folder(spec, root), spec.name))
         table = pd.DataFrame([region.quality for region in regions])
@@ -217,9 +218,9 @@ def measured_region(spec: BrainSpec, subject: str, roi: str, root: Path | None =
             f"reliability and ceilings are of {n_repeated} of the {rdms.n_cond} stimuli, those meant to be repeated"
         )
     if _is_repeated(trials, spec.folds):
-        of_halves, told = _reliability(spec, trials, make)
-        quality |= of_halves
-        notes += told
+        columns, on_them = _reliability(spec, trials, make)
+        quality |= columns
+        notes += on_them
     else:
         notes.append("no stimulus was measured in two folds: no reliability, no ceiling within the subject")
     return MeasuredRegion(rdms, {**quality, "notes": "; ".join(note for note in notes if note)}, repeated)
@@ -302,27 +303,6 @@ def _known(asked: Sequence[str] | None, known: tuple[str, ...], what: str, spec:
 def _chosen(rdms: RDMs, subjects: Sequence[str] | None, rois: Sequence[str] | None) -> RDMs:
     asked = {"subject": subjects, "roi": rois}
     return select_rdms(rdms, **{name: list(values) for name, values in asked.items() if values is not None})
-
-
-def _joined(parts: list[RDMs]) -> RDMs:
-    """All RDMs over the stimuli that any of them has, sorted by id; NaN where one lacks a stimulus."""
-    from rsatoolbox.rdm import RDMs
-
-    ids = sorted({stimulus for part in parts for stimulus in stimulus_ids(part)})
-    row = {stimulus: k for k, stimulus in enumerate(ids)}
-    vectors = []
-    for part in parts:
-        whole = np.full((len(ids), len(ids)), np.nan)
-        rows = [row[stimulus] for stimulus in stimulus_ids(part)]
-        whole[np.ix_(rows, rows)] = part.get_matrices()[0]
-        vectors.append(whole[np.triu_indices(len(ids), 1)])
-    names = [name for name in parts[0].rdm_descriptors if name != "index"]
-    return RDMs(
-        np.stack(vectors),
-        dissimilarity_measure=parts[0].dissimilarity_measure,
-        rdm_descriptors={name: [part.rdm_descriptors[name][0] for part in parts] for name in names},
-        pattern_descriptors={"stimulus": ids},
-    )
 
 
 def _with_stimulus_columns(rdms: RDMs, table: pd.DataFrame) -> RDMs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,6 +12,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# What pydantic calls by Python's names, by its types of mistake.
+_KINDS = {
+    "tuple_type": "a list such as [...]",
+    "list_type": "a list such as [...]",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "settings (key: value)"),
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,7 +67,7 @@ def validate(model: type[Model], raw: Mapping[str, Any], file: str, where: str =
     except ValidationError as error:
         # A misspelt key is told before the key that it leaves missing.
         first = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
-        location = [str(part) for part in first["loc"]]
+        location = _without_tags(model, raw, first["loc"])
         field = ".".join([*([where] if where else []), *location])
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, location[:-1])
@@ -70,9 +78,29 @@ def validate(model: type[Model], raw: Mapping[str, Any], file: str, where: str =
             message = f"{field}: missing; add it"
         else:
             told = first["msg"].removeprefix("Value error, ")
-            got = f", got {_short(first.get('input'))}" if location else ""  # not all of the settings
+            if first["type"] in _KINDS:
+                told = f"Input should be {_KINDS[first['type']]}"
+            given = first.get("input")
+            # Of settings as a whole the mistake alone is told.
+            got = f", got {_short(given)}" if location and not isinstance(given, Mapping) else ""
+            if first["type"] == "string_type" and isinstance(given, bool | int | float | date):
+                got += "; put it in quotes"
             message = f"{field}: {told[0].lower() + told[1:]}{got}" if field else told
         raise ValueError(f"{file}: {message}") from None
+
+
+def _without_tags(model: type[BaseModel], raw: Mapping[str, Any], location: Sequence[str | int]) -> list[str]:
+    """The location as it stands in the file: pydantic also names which kind of several was tried ("data.bold.t_r")."""
+    kept: list[str] = []
+    value: Any = raw
+    for k, part in enumerate(location):
+        there = part in value if isinstance(value, Mapping) else isinstance(part, int)
+        missing = k == len(location) - 1 and isinstance(value, Mapping) and str(part) in _fields_at(model, kept)
+        if there or missing or k == 0:
+            kept.append(str(part))
+        if there:
+            value = value[part]
+    return kept
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:

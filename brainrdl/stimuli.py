@@ -76,7 +76,7 @@ class Targets(NamedTuple):
 def check_stimuli(stimuli: Stimuli, what: str) -> Stimuli:
     """Return `stimuli` unchanged, or raise ValueError naming `what` and what is wrong with it.
 
-    Checked: four-dimensional float images, as many ids (all different) and labels as images, no
+    Checked: four-dimensional float images, as many ids (text, all different) and labels as images, no
     image with NaN or infinite values, no negative label.
     """
     images, ids, labels = stimuli
@@ -87,6 +87,9 @@ def check_stimuli(stimuli: Stimuli, what: str) -> Stimuli:
         )
     if len(ids) != len(images):
         raise ValueError(f"{what}: {len(images)} images but {len(ids)} ids; give each image one id")
+    for one in ids:
+        if not isinstance(one, str):
+            raise ValueError(f"{what}: expected stimulus ids as text, got {one!r}; use str(...)")
     check_unique(ids, what)
     finite = torch.isfinite(images).flatten(1).all(1)
     if not finite.all():

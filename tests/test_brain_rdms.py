@@ -227,7 +227,9 @@ def test_measured_patterns_give_the_rdms_values(change, settings, spec):
 
 
 def test_patterns_that_are_no_teacher_are_refused(spec, tmp_path):
-    with pytest.raises(ValueError, match=r"made: crossnobis of patterns whitened by their own repetitions is biased; se"):
+    with pytest.raises(
+        ValueError, match=r"made: crossnobis of patterns whitened by their own repetitions is biased; se"
+    ):
         measured_patterns(spec())
     with pytest.raises(ValueError, match=r"own: its RDMs are made already, there are no patterns; use MeasuredRDMs"):
         measured_patterns(published(tmp_path))

@@ -1,6 +1,7 @@
 """Settings from YAML: the first mistake, told with file, field, what was expected and what came."""
 
-from typing import Literal
+from datetime import date
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,6 +22,16 @@ class Layer(Strict):
     kernel_size: int
 
 
+class Cosine(Strict):
+    kind: Literal["cosine"]
+    epochs: int = Field(1, ge=1)
+
+
+class Steps(Strict):
+    kind: Literal["steps"]
+    at: tuple[int | str, ...]
+
+
 class Training(Strict):
     epochs: int = Field(ge=1)
     optimizer: Optimizer = Optimizer()
@@ -28,6 +39,8 @@ class Training(Strict):
     by_name: dict[str, Layer] = {}
     other: Layer | None = None
     batch_size: int = 100
+    names: tuple[str, ...] = ()
+    schedule: Annotated[Cosine | Steps, Field(discriminator="kind")] | None = None
 
     @model_validator(mode="after")
     def _together(self):
@@ -59,6 +72,27 @@ def test_what_is_right(tmp_path):
         ({"epochs": [1] * 60}, "epochs: input should be a valid integer, got [" + 18 * "1, " + "1,..."),
         ({"epochs": 1, "optimizer": {"name": "sdg"}}, "optimizer.name: input should be 'sgd' or 'adamw', got 'sdg'"),
         ({"epochs": 1, "layers": [{"kernel_size": 1}, {}]}, "layers.1.kernel_size: missing; add it"),
+        ({"epochs": 1, "names": "one"}, "names: input should be a list such as [...], got 'one'"),
+        ({"epochs": 1, "layers": "one"}, "layers: input should be a list such as [...], got 'one'"),
+        ({"epochs": 1, "names": ["a", 1]}, "names.1: input should be a valid string, got 1; put it in quotes"),
+        ({"epochs": 1, "names": [["a"]]}, "names.0: input should be a valid string, got ['a']"),
+        (
+            {"epochs": 1, "names": [date(2001, 2, 3)]},
+            "names.0: input should be a valid string, got datetime.date(2001, 2, 3); put it in quotes",
+        ),
+        ({"epochs": 1, "by_name": "one"}, "by_name: input should be settings (key: value), got 'one'"),
+        ({"epochs": 1, "by_name": {"a": 1}}, "by_name.a: input should be settings (key: value), got 1"),
+        ({"epochs": 1, "names": {"a": 1}}, "names: input should be a list such as [...]"),
+        ({"epochs": 1, "schedule": 3}, "schedule: input should be settings (key: value), got 3"),
+        (
+            {"epochs": 1, "schedule": {"kind": "cosine", "epochs": 0}},
+            "schedule.epochs: input should be greater than or equal to 1, got 0",
+        ),
+        ({"epochs": 1, "schedule": {"kind": "steps"}}, "schedule.at: missing; add it"),
+        (
+            {"epochs": 1, "schedule": {"kind": "steps", "at": [None]}},
+            "schedule.at.0: input should be a valid integer, got None",
+        ),
     ],
 )
 def test_wrong_values(raw, message):
@@ -69,11 +103,12 @@ def test_wrong_values(raw, message):
     ("raw", "key", "nearest"),
     [
         ({"epoch": 2}, "epoch", "did you mean 'epochs'?"),
-        ({"zzz": 2}, "zzz", "known: batch_size, by_name, epochs, layers, optimizer, other"),
+        ({"zzz": 2}, "zzz", "known: batch_size, by_name, epochs, layers, names, optimizer, other, schedule"),
         ({"optimizer": {"lerning_rate": 2}}, "optimizer.lerning_rate", "did you mean 'learning_rate'?"),
         ({"optimizer": {"zzz": 2}}, "optimizer.zzz", "known: learning_rate, name"),
         ({"layers": [{"kernel_siz": 1}]}, "layers.0.kernel_siz", "did you mean 'kernel_size'?"),
         ({"by_name": {"conv": {"kernal_size": 1}}}, "by_name.conv.kernal_size", "did you mean 'kernel_size'?"),
+        ({"schedule": {"kind": "steps", "att": 1}}, "schedule.att", "did you mean 'at'?"),
         ({"other": {"kernal_size": 1}}, "other.kernal_size", "did you mean 'kernel_size'?"),
     ],
 )

@@ -55,6 +55,7 @@ def spoiled(value):
         ({"images": torch.zeros(5, 2, 2)}, r"train: expected float images of shape \(n_stimuli, channels.*\(5, 2, 2\)"),
         ({"images": torch.zeros(5, 1, 2, 2, dtype=torch.uint8)}, "train: expected float images .* got torch.uint8"),
         ({"ids": tuple("abcd")}, "train: 5 images but 4 ids; give each image one id"),
+        ({"ids": ("a", "b", 3, 4, "e")}, r"train: expected stimulus ids as text, got 3; use str\(...\)"),
         ({"ids": tuple("abcbb")}, "train: stimulus id 'b' occurs 3 times; ids must be different"),
         ({"images": spoiled(torch.nan)}, "train: 2 of 5 images hold NaN or infinite values, the first is 'c'; repair"),
         ({"images": spoiled(torch.inf)}, "train: 2 of 5 images hold NaN or infinite values, the first is 'c'"),

@@ -96,7 +96,7 @@ def within_subject_ceiling(
     pooled one. It leaves differences between subjects aside, so it is no bound of `noise_ceiling`'s kind.
     by: the rdm_descriptor of sessions, runs or repetitions. pairs: (n_pairs,) bool; None: all.
     Returns a row a subject with 2 or more: subject, n_sessions, n_splits, n_pairs (measured in all of them),
-    split_half, reliability, ceiling; NaN where not defined (ceiling: reliability below 0). None: no subject has 2.
+    split_half, reliability, ceiling; NaN where not defined (halves that do not agree, r below 0). None: no subject has 2.
     Raises ValueError as `noise_ceiling`, and for a session that occurs twice in a subject.
     """
     check_comparison(method)
@@ -114,7 +114,7 @@ def within_subject_ceiling(
         masked = np.where(np.isnan(vectors[own]).any(0), np.nan, vectors[own])
         halves = _halves(n_sessions, seed)
         r = float(np.mean([_between_halves(masked, list(half), method) for half in halves]))
-        reliability = 2 * r / (1 + r) if r > -1 else np.nan
+        reliability = 2 * r / (1 + r) if r >= 0 else np.nan
         rows.append(
             {
                 "subject": subject,
@@ -123,7 +123,7 @@ def within_subject_ceiling(
                 "n_pairs": int((~np.isnan(masked[0])).sum()),
                 "split_half": r,
                 "reliability": reliability,
-                "ceiling": np.sqrt(reliability) if reliability >= 0 else np.nan,
+                "ceiling": np.sqrt(reliability),
             }
         )
     return pd.DataFrame(rows) if rows else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from brainrdl.data.folds import stratified_order
 from brainrdl.data.image_folder import ImageFiles
 from brainrdl.data.readers import read_contents
-from brainrdl.data.spec import DataSpec, data_root, load_spec
+from brainrdl.data.spec import DataSpec, data_root, load_spec, source_lines
 from brainrdl.randomness import Draw
 from brainrdl.stimuli import Stimuli
 
@@ -93,12 +93,8 @@ class Description(NamedTuple):
         return self.problem is None
 
     def __str__(self) -> str:
-        source = self.spec.source
         lines = {
-            "data set": f"{self.spec.name}{f': {self.spec.title}' if self.spec.title else ''}",
-            "from": "; ".join(filter(None, (source.publisher, source.url))),
-            "licence": source.licence,
-            "cite": source.citation,
+            **source_lines("data set", self.spec.name, self.spec.title, self.spec.source),
             "images": ", ".join(f"{n} {split}" for split, n in self.images.items()).replace(
                 " all", ", no test set apart"
             ),

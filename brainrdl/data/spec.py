@@ -7,7 +7,7 @@ import re
 from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator
 
@@ -67,27 +67,52 @@ def load_spec(name_or_path: str | Path) -> DataSpec:
     Raises ValueError, naming file and field, where it is not there or not as `DataSpec` says.
     """
     name, path = str(name_or_path), Path(name_or_path).expanduser()
-    if name in spec_names():
-        with as_file(files("brainrdl.data_specs").joinpath(f"{name}.yaml")) as built_in:
-            return validate(DataSpec, read_yaml(built_in), f"data spec '{name}'")
-    if path.is_dir():
+    if path.is_dir() and name not in spec_names():
         folder = path.resolve()
         return DataSpec(name=re.sub(r"[^\w.-]", "_", folder.name), format="image_folder", folder=str(folder))
     if name in spec_names("brain"):
         raise ValueError(f"'{name}' is a brain data spec; expected one of images: {', '.join(spec_names())}")
-    if not path.is_file():
-        close = get_close_matches(name, spec_names(), n=1)
-        nearest = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(
-            f"data spec '{name}' is no file, no folder and no built-in; {nearest}built in: {', '.join(spec_names())}"
-        )
-    raw = read_yaml(path)
-    if raw.get("kind") == "brain":
+    file = read_spec(name_or_path, "images")
+    if file.raw.get("kind") == "brain":
         raise ValueError(f"{path} is a brain data spec (kind: brain); expected a data spec of images")
-    spec = validate(DataSpec, raw, f"data spec '{path}'")
-    if spec.format == "image_folder":
-        return spec.model_copy(update={"folder": str(path.resolve().parent / Path(spec.folder).expanduser())})
-    return spec
+    spec = validate(DataSpec, file.raw, file.what)
+    return spec.model_copy(update={"folder": file.below(spec.folder)}) if spec.format == "image_folder" else spec
+
+
+class SpecFile(NamedTuple):
+    """raw: what a data spec's file says. what: its name for messages. folder: where a file of one's own lies."""
+
+    raw: dict[str, Any]
+    what: str
+    folder: Path | None
+
+    def below(self, folder: str) -> str:
+        """A folder that the file names: of one's own file relative to that, of a built-in as it is."""
+        return folder if self.folder is None else str(self.folder / Path(folder).expanduser())
+
+
+def read_spec(name_or_path: str | Path, kind: Literal["images", "brain"]) -> SpecFile:
+    """The file of a built-in data spec, or one of one's own. Raises ValueError, with the nearest name, for neither."""
+    name, path, known = str(name_or_path), Path(name_or_path).expanduser(), spec_names(kind)
+    called, places = ("brain data spec", "no file") if kind == "brain" else ("data spec", "no file, no folder")
+    if name in known:
+        with as_file(files("brainrdl.data_specs").joinpath(f"{name}.yaml")) as built_in:
+            return SpecFile(read_yaml(built_in), f"{called} '{name}'", None)
+    if not path.is_file():
+        close = get_close_matches(name, known, n=1)
+        nearest = f"did you mean '{close[0]}'? " if close else ""
+        raise ValueError(f"{called} '{name}' is {places} and no built-in; {nearest}built in: {', '.join(known)}")
+    return SpecFile(read_yaml(path), f"{called} '{path}'", path.resolve().parent)
+
+
+def source_lines(what: str, name: str, title: str, source: Source) -> dict[str, str]:
+    """What a description of a data set begins with; "" where the spec does not say. what: the kind of data."""
+    return {
+        what: f"{name}: {title}" if title else name,
+        "from": "; ".join(filter(None, (source.publisher, source.url))),
+        "licence": source.licence,
+        "cite": source.citation,
+    }
 
 
 def spec_names(kind: Literal["images", "brain"] = "images") -> tuple[str, ...]:

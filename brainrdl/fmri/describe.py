@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from brainrdl.data.spec import source_lines
 from brainrdl.data.stimulus_set import read_stimulus_set, read_stimulus_table
 from brainrdl.fmri.paths import fill, find_runs
 from brainrdl.fmri.read import read_rdms
@@ -29,12 +30,8 @@ class BrainDescription(NamedTuple):
         return self.problem is None
 
     def __str__(self) -> str:
-        source = self.spec.source
         lines = {
-            "brain data": f"{self.spec.name}{f': {self.spec.title}' if self.spec.title else ''}",
-            "from": "; ".join(filter(None, (source.publisher, source.url))),
-            "licence": source.licence,
-            "cite": source.citation,
+            **source_lines("brain data", self.spec.name, self.spec.title, self.spec.source),
             "tested": self.spec.tested.strip(),
             **self.contents,
             "usable": "yes" if self.usable else f"no. {self.problem}",

@@ -116,8 +116,8 @@ def measured_rdm(
         rdms = calc_rdm(dataset, "crossnobis", "stimulus", noise=noise.matrix, cv_descriptor="fold")
     else:
         notes.append(
-            f"stimuli are not in all {folds}s equally often: rsatoolbox's unbalanced estimator, which what is common to "
-            f"a {folds} biases unless responses are z-scored or centred within each {folds}"
+            f"stimuli are not in all {folds}s equally often: rsatoolbox's unbalanced estimator, which what is common "
+            f"to a {folds} biases unless responses are z-scored or centred within each {folds}"
         )
         # It goes from trial to trial; with the noise inside, each pair of trials would cost n_voxels².
         dataset = as_dataset(whitened(trials, noise), fold, repeated)

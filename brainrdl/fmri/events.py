@@ -15,7 +15,10 @@ _EARLIEST = -24.0
 
 
 def read_tsv(path: Path, what: str) -> pd.DataFrame:
-    """A table of text, BIDS's n/a as it stands. what: names it in the error where it is missing or no table."""
+    """A table of text, BIDS's n/a as it stands. what: names it in the message.
+
+    Raises ValueError where there is no such file, or it is no table.
+    """
     if not path.is_file():
         raise ValueError(f"no {what} file {path}; correct its name in the spec")
     return read_text_table(path)

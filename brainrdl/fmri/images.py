@@ -119,7 +119,10 @@ def scan_interval(path: Path) -> float | None:
 
 
 def read_vertices(path: Path) -> np.ndarray:
-    """(n_maps, n_vertices) of a GIFTI, .mgh or .npy file (there (n_maps, n_vertices) or (n_vertices,))."""
+    """(n_maps, n_vertices) of a GIFTI, .mgh or .npy file (there (n_maps, n_vertices) or (n_vertices,)).
+
+    Raises ValueError where there is no such file, it cannot be read, or does not hold real numbers in such a shape.
+    """
     if not path.is_file():
         raise ValueError(f"no surface file {path}; correct its name in the spec, or fetch the data set")
     if path.suffix == ".npy":

@@ -99,9 +99,11 @@ def half_labels(trials: Trials, folds: str, folds_a_half: int = 1) -> np.ndarray
     by_stimulus = table.groupby("stimulus")["fold"]
     n_folds = by_stimulus.transform("nunique")
     half = table["fold"] % 2
-    counts = table.drop_duplicates().groupby("stimulus")["fold"].agg(n="size", odd=lambda fold: (fold % 2).sum())
-    fewest = np.minimum(counts["odd"], counts["n"] - counts["odd"])
-    if (fewest[counts["n"] >= 2 * folds_a_half] < folds_a_half).any():
+    once = table.drop_duplicates()
+    n_odd = (once["fold"] % 2).groupby(once["stimulus"]).sum()
+    n_all = once.groupby("stimulus")["fold"].size()
+    fewest = np.minimum(n_odd, n_all - n_odd)
+    if (fewest[n_all >= 2 * folds_a_half] < folds_a_half).any():
         half = by_stimulus.rank(method="dense").astype(int).sub(1) % 2
     return np.asarray(half.where(n_folds > 1, -1))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,10 +17,10 @@ from pydantic import (
 )
 
 from brainrdl.data.fetch import PublicFile
-from brainrdl.data.spec import Source, data_root, spec_names
+from brainrdl.data.spec import Source, data_root, read_spec, spec_names
 from brainrdl.data.stimulus_set import StimulusFiles
 from brainrdl.fmri.paths import placeholders
-from brainrdl.settings import read_yaml, validate
+from brainrdl.settings import validate
 
 Measure = Literal["euclidean", "correlation", "mahalanobis", "crossnobis"]
 
@@ -290,21 +288,11 @@ class BrainSpec(_Settings):
 
 def load_brain_spec(name_or_path: str | Path) -> BrainSpec:
     """The brain data spec of a built-in's name or of a YAML file. Raises ValueError naming file and field."""
-    name, path = str(name_or_path), Path(name_or_path).expanduser()
-    if name in brain_spec_names():
-        with as_file(files("brainrdl.data_specs").joinpath(f"{name}.yaml")) as built_in:
-            return validate(BrainSpec, read_yaml(built_in), f"brain data spec '{name}'")
-    if not path.is_file():
-        close = get_close_matches(name, brain_spec_names(), n=1)
-        nearest = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(
-            f"brain data spec '{name}' is no file and no built-in; {nearest}built in: {', '.join(brain_spec_names())}"
-        )
-    raw = read_yaml(path)
-    if raw.get("kind") != "brain":
-        raise ValueError(f"{path}: expected a brain data spec with the line 'kind: brain', got kind: {raw.get('kind')}")
-    spec = validate(BrainSpec, raw, f"brain data spec '{path}'")
-    return spec.model_copy(update={"folder": str(path.resolve().parent / Path(spec.folder).expanduser())})
+    file = read_spec(name_or_path, "brain")
+    if (kind := file.raw.get("kind")) != "brain":
+        raise ValueError(f"{name_or_path}: expected a brain data spec with the line 'kind: brain', got kind: {kind}")
+    spec = validate(BrainSpec, file.raw, file.what)
+    return spec.model_copy(update={"folder": file.below(spec.folder)})
 
 
 def brain_spec_names() -> tuple[str, ...]:

@@ -26,11 +26,13 @@ class Contents(NamedTuple):
 
 
 def read_npy(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
+    """One array of numbers. Raises ValueError as `load_array`, and for a key, as there is only one."""
     _no_key(path, key)
     return Contents(load_array(path))
 
 
 def read_npz(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
+    """An array of numbers by its name; left out: the only one. Raises ValueError as `load_npz`."""
     return Contents(load_npz(path, key))
 
 

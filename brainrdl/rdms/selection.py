@@ -129,7 +129,7 @@ def subset_stimuli(rdms: RDMs, ids: Sequence[str], descriptor: str = "stimulus")
     i, j = np.triu_indices(len(rows), 1)
     low, high = np.minimum(rows[i], rows[j]), np.maximum(rows[i], rows[j])
     return RDMs(
-        rdms.dissimilarities[:, low * (2 * len(known) - low - 1) // 2 + high - low - 1],
+        rdms.dissimilarities[:, pair_position(low, high, len(known))],
         dissimilarity_measure=rdms.dissimilarity_measure,
         descriptors=dict(rdms.descriptors),
         rdm_descriptors=_without_index(rdms.rdm_descriptors),
@@ -139,11 +139,13 @@ def subset_stimuli(rdms: RDMs, ids: Sequence[str], descriptor: str = "stimulus")
     )
 
 
-def join_rdms(parts: Sequence[RDMs]) -> RDMs:
+def join_rdms(parts: Sequence[RDMs], union: bool = False) -> RDMs:
     """All RDMs of `parts` in one object, joined by the pattern descriptor `stimulus`, never by position.
 
-    The measure is the common one, None where the parts' differ (pixels and labels). Descriptors of RDMs
-    and stimuli are those that every part has. Raises ValueError where the parts' stimuli differ.
+    union: over the stimuli that any part has, sorted by id, NaN where a part lacks one; no descriptor of stimuli but
+    their ids. Else the parts' stimuli must be the same, and stand in the order of the first. The measure is the common
+    one, None where the parts' differ (pixels and labels). Descriptors of RDMs are those that every part has, of
+    stimuli the first's. Raises ValueError where the parts' stimuli differ, and where there is no part.
     """
     from rsatoolbox.rdm import RDMs
 
@@ -151,6 +153,11 @@ def join_rdms(parts: Sequence[RDMs]) -> RDMs:
         raise ValueError("no RDMs to join; give at least one RDMs object")
     first = parts[0]
     order = stimulus_ids(first)
+    patterns = {name: list(values) for name, values in first.pattern_descriptors.items()}
+    if union:
+        order = tuple(sorted({stimulus for part in parts for stimulus in stimulus_ids(part)}))
+        patterns = {"stimulus": list(order)}
+        parts = [_with_stimuli(part, order) for part in parts]
     vectors = []
     for part in parts:
         if differing := sorted(set(stimulus_ids(part)) ^ set(order)):
@@ -167,8 +174,13 @@ def join_rdms(parts: Sequence[RDMs]) -> RDMs:
         rdm_descriptors={
             name: [value for part in parts for value in part.rdm_descriptors[name]] for name in names if name != "index"
         },
-        pattern_descriptors={name: list(values) for name, values in first.pattern_descriptors.items()},
+        pattern_descriptors=patterns,
     )
+
+
+def pair_position(low: Any, high: Any, n_stimuli: int) -> Any:
+    """Where the pair of the stimuli low < high stands in a condensed RDM; of numbers, arrays or tensors."""
+    return low * (2 * n_stimuli - low - 1) // 2 + high - low - 1
 
 
 def explain_missing(wanted: Iterable[str], known: Iterable[str]) -> str:
@@ -195,6 +207,23 @@ def rdm_descriptor(rdms: RDMs, name: str) -> list[str]:
     if name not in rdms.rdm_descriptors:
         raise ValueError(f"the RDMs have no descriptor '{name}'; they have: {', '.join(rdms.rdm_descriptors)}")
     return [str(value) for value in rdms.rdm_descriptors[name]]
+
+
+def _with_stimuli(rdms: RDMs, ids: Sequence[str]) -> RDMs:
+    """The RDMs over all of `ids`, in that order; NaN where they lack one."""
+    from rsatoolbox.rdm import RDMs
+
+    row = {stimulus: k for k, stimulus in enumerate(ids)}
+    rows = [row[stimulus] for stimulus in stimulus_ids(rdms)]
+    whole = np.full((rdms.n_rdm, len(ids), len(ids)), np.nan)
+    whole[:, np.array(rows)[:, None], rows] = rdms.get_matrices()
+    i, j = np.triu_indices(len(ids), 1)
+    return RDMs(
+        whole[:, i, j],
+        dissimilarity_measure=rdms.dissimilarity_measure,
+        rdm_descriptors=_without_index(rdms.rdm_descriptors),
+        pattern_descriptors={"stimulus": list(ids)},
+    )
 
 
 def _take(rdms: RDMs, rows: np.ndarray) -> RDMs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from brainrdl.rdms import (
     stimulus_ids,
     subset_stimuli,
 )
-from brainrdl.rdms.selection import Rescale, rdm_descriptor
+from brainrdl.rdms.selection import Rescale, pair_position, rdm_descriptor
 from brainrdl.stimuli import Stimuli, Targets
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ class MeasuredRDMs:
 
     `dissimilarity` is the RDMs' measure, "unknown" where they have none; `unbiased` says whether zero means no
     difference, which is so for crossnobis alone. Pairs are looked up by id, whatever the order of the RDMs' rows; a
-    pair with an id they do not have, or of a stimulus with itself, is NaN. Raises ValueError for ids that are doubled,
-    names that are not unique, RDMs without a pair, with infinite values or with all pairs alike, and weights that do
-    not fit.
+    pair with an id they do not have, or of a stimulus with itself, is NaN. Raises ValueError for what is no RDMs
+    object, ids that are doubled, names that are not unique, RDMs without a pair, with infinite values or with all pairs
+    alike, and weights that do not fit.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class MeasuredRDMs:
         name: str | Sequence[str] | None = None,
         weights: RDMs | None = None,
     ) -> None:
+        _check_rdms(rdms)
         ids = stimulus_ids(rdms, stimulus)
         self.names = tuple(_names(rdms, name))
         self.dissimilarity = measure_name(rdms.dissimilarity_measure) or UNKNOWN
@@ -109,7 +111,7 @@ class MeasuredRDMs:
         i, j = rows[pairs.i], rows[pairs.j]
         low, high = torch.minimum(i, j), torch.maximum(i, j)
         known = (low != high) & (high < n_stimuli)
-        position = torch.where(known, low * (2 * n_stimuli - low - 1) // 2 + high - low - 1, -1)
+        position = torch.where(known, pair_position(low, high, n_stimuli), -1)
         values = self._values.at(position, stimuli.images)
         if self._weights is None:
             return {name: Targets(v) for name, v in zip(self.names, values, strict=True)}
@@ -180,6 +182,18 @@ def _names(rdms: RDMs, name: str | Sequence[str] | None) -> list[str]:
             f"descriptors than {', '.join(descriptors)}; there are also: {', '.join(others) or '(no others)'}"
         )
     return names
+
+
+def _check_rdms(rdms: object) -> None:
+    from rsatoolbox.rdm import RDMs
+
+    if isinstance(rdms, str | PathLike):
+        raise ValueError(f"expected RDMs, got the path '{rdms}'; use MeasuredRDMs.load(path)")
+    if not isinstance(rdms, RDMs):
+        raise ValueError(
+            f"expected RDMs, got {type(rdms).__name__}; make RDMs of it first: rsatoolbox.rdm.RDMs(values, "
+            "pattern_descriptors={'stimulus': ids})"
+        )
 
 
 def _check_varies(name: str, vector: np.ndarray) -> None:

@@ -65,7 +65,8 @@ class EpochSums:
         """Per term the mean over the epoch's images of every process, the error as train_error; and their number.
 
         A term with a number of measured pairs counts where that is not 0: the mean is over those batches, NaN where
-        there are none, and so is the mean number of pairs, which follows under its own name.
+        there are none, and so is the mean number of pairs, which follows under its own name. Raises ValueError where
+        no batch of any process had a pair for an objective whose turn must have come.
         """
         rows = torch.cat(self.seen)
         totals: dict[str, float] = {}
@@ -84,6 +85,8 @@ class EpochSums:
         vector = torch.tensor([n_images, *totals.values(), *weights.values()], dtype=torch.float64)
         if fabric.world_size > 1:
             vector = fabric.all_reduce(vector, reduce_op="sum")  # type: ignore[assignment]
+        counted = dict(zip(totals, vector[1 + len(totals) :].tolist(), strict=True))
+        self._check_measured({name: size for name, size in counted.items() if name.startswith(N_PAIRS)}, len(rows))
         means = vector[1 : 1 + len(totals)] / vector[1 + len(totals) :]
         return dict(zip(totals, means.tolist(), strict=True)), int(vector[0])
 
@@ -102,6 +105,27 @@ class EpochSums:
                     f"{self.epoch}, step {self.n_seen + step}), at least {MIN_MEASURED} are needed: raise the batch "
                     "size or pairs, leave out stimuli of which little was measured, or show the measured ones in a "
                     "stream of their own (stream='stimuli')"
+                )
+
+    def _check_measured(self, sizes: Mapping[str, float], n_steps: int) -> None:
+        """Raise ValueError where an objective had no measured pair in the epoch, and would have none in any.
+
+        sizes: n_pairs/<term> -> images of the batches with pairs. Names take turns, and no more than there are terms:
+        where the epoch has fewer steps, it is enough that some term of the stream had pairs.
+        """
+        stream_of = dict(zip(self.names, self.streams, strict=True))
+        of_group: dict[tuple[str, str], dict[str, float]] = {}
+        for name, size in sizes.items():
+            term, stream = name.removeprefix(N_PAIRS), stream_of[name]
+            everyone_had_a_turn = n_steps >= sum(stream_of[other] == stream for other in sizes)
+            group = (stream, term.partition("/")[0] if everyone_had_a_turn else "")
+            of_group.setdefault(group, {})[term] = size
+        for (stream, _), terms in of_group.items():
+            if not any(terms.values()):
+                raise ValueError(
+                    f"term '{next(iter(terms))}' had no measured pair in any of the {n_steps} batches of epoch "
+                    f"{self.epoch} (stream '{stream}', stage '{self.stage}'), so there was nothing to learn: raise the "
+                    "batch size or pairs, or give stimuli that were measured together"
                 )
 
     def _refuse(self, name: str, value: float, step: int) -> None:

@@ -94,10 +94,10 @@ def test_the_ceiling_is_what_the_true_rdm_reaches(make_trials):
 def test_stepped_up_crossnobis_is_a_lower_estimate(make_trials):
     """Two independent measurements of the same patterns agree better than the formula says: four runs, much noise."""
     halves, both = [], []
-    for seed in range(20):
-        trials = make_trials(n_stimuli=8, n_runs=8, n_voxels=100, noise=0, seed=seed)
-        strength = np.linspace(0, 1, 8)[trials.table["stimulus"].str[1:].astype(int)]
-        noise = 2 * np.random.default_rng(100 + seed).normal(size=trials.responses.shape)
+    for seed in range(60):
+        trials = make_trials(n_stimuli=12, n_runs=8, n_voxels=100, noise=0, seed=seed)
+        strength = np.linspace(0, 1, 12)[trials.table["stimulus"].str[1:].astype(int)]
+        noise = 2.5 * np.random.default_rng(100 + seed).normal(size=trials.responses.shape)
         trials = replace(trials, responses=strength[:, None] * trials.responses + noise)
         runs = trials.table["run"].astype(int).to_numpy()
         one, other = (select_trials(trials, rows) for rows in (runs < 4, runs >= 4))

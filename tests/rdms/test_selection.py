@@ -290,6 +290,24 @@ def test_joining_keeps_the_descriptors_that_all_have_and_one_measure():
     assert joined.dissimilarity_measure is None
 
 
+def test_a_union_has_all_stimuli_and_nan_where_a_part_lacks_one():
+    parts = [subset_stimuli(draw(n_subjects=1), IDS[1:]), subset_stimuli(draw(seed=1), [IDS[5], IDS[0], IDS[3]])]
+    joined = join_rdms(parts, union=True)
+    assert stimulus_ids(joined) == tuple(IDS) and joined.n_rdm == sum(part.n_rdm for part in parts)
+    start = 0
+    for part in parts:
+        own = select_rows(joined, start, part.n_rdm)
+        np.testing.assert_array_equal(subset_stimuli(own, stimulus_ids(part)).dissimilarities, part.dissimilarities)
+        n_measured = len(stimulus_ids(part)) * (len(stimulus_ids(part)) - 1) // 2
+        assert ((~np.isnan(own.dissimilarities)).sum(1) == n_measured).all()
+        assert own.rdm_descriptors["roi"] == part.rdm_descriptors["roi"]
+        start += part.n_rdm
+
+
+def select_rows(rdms, start, n):
+    return rdms.subset("index", list(range(start, start + n)))
+
+
 def test_joining_different_stimuli_is_refused():
     with pytest.raises(ValueError, match="not over the same stimuli: 2 differ, the first is 'stim5'"):
         join_rdms([draw(), subset_stimuli(draw(), IDS[:5])])

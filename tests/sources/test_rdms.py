@@ -201,6 +201,14 @@ def test_ids_may_stand_in_another_descriptor(stimuli):
         MeasuredRDMs(rdms)
 
 
+def test_what_is_no_rdms_object_is_refused():
+    for path in ("it.h5", Path("it.h5")):
+        with pytest.raises(ValueError, match=r"expected RDMs, got the path 'it.h5'; use MeasuredRDMs.load\(path\)"):
+            MeasuredRDMs(path)
+    with pytest.raises(ValueError, match=r"expected RDMs, got ndarray; make RDMs of it first: rsatoolbox.rdm.RDMs"):
+        MeasuredRDMs(np.zeros((3, 3)))
+
+
 def test_rdms_that_teach_nothing_are_refused_by_name():
     rdms = draw(2, roi=["V1", "IT"])
     rdms.dissimilarities[1] = np.nan

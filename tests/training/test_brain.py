@@ -302,6 +302,43 @@ def test_sums():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_an_epoch_without_a_measured_pair_is_refused(n_steps):
+    def epoch(*pairs, names=("rdl/fc", "other/fc")):
+        """pairs: of each step, how many each term has."""
+        sums = EpochSums("main", 3)
+        for numbers in pairs:
+            counts = {f"n_pairs/{name}": float(n) for name, n in zip(names, numbers, strict=True)}
+            terms = {k: torch.tensor(v) for k, v in (dict.fromkeys(names, 1.0) | counts).items()}
+            sums.add(terms, dict.fromkeys(names, "stimuli"), {"stimuli": 8})
+        sums.look()
+        return sums.means(OneProcess())[0]
+
+    message = (
+        rf"term 'rdl/fc' had no measured pair in any of the {n_steps} batches of epoch 3 \(stream 'stimuli', stage "
+        r"'main'\), so there was nothing to learn: raise the batch size or pairs, or give stimuli that were meas"
+    )
+    with pytest.raises(ValueError, match=message):
+        epoch(*[(0, 0)] * n_steps)
+    assert np.isnan(epoch(*[(0, 5)] * n_steps, names=("rdl/fc/sub-1", "rdl/fc/sub-2"))["rdl/fc/sub-1"])
+    if n_steps == 1:  # the turn of the names of another objective has not come
+        assert np.isnan(epoch((0, 5))["rdl/fc"])
+    else:
+        with pytest.raises(ValueError, match=message):
+            epoch(*[(0, 5)] * n_steps)
+
+
+def test_training_without_a_measured_pair_is_refused(make_net, shown, fit):
+    """Every stimulus is covered, each by a pair with one that is not shown."""
+    ids = [*shown.ids, *(f"hidden/{k}" for k in range(30))]
+    rdms = draw_rdms(ids, {"it": ids})
+    i, j = np.triu_indices(60, 1)
+    rdms.dissimilarities[0, j != i + 30] = np.nan
+    stage = Stage(RDLObjective(MeasuredRDMs(rdms), {"fc": "it"}, stream="stimuli"), task_weight=0)
+    with pytest.raises(ValueError, match="term 'rdl/fc' had no measured pair in any of the 1 batches of epoch 0"):
+        fit(make_net(0), stage, None, shown, batch_size=30)
+
+
 # -- only ids decide ---------------------------------------------------------------------------------------------------
 
 

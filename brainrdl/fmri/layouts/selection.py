@@ -19,20 +19,21 @@ VOLUMES_AT_ONCE = 50
 
 
 def layout_settings(spec: BrainSpec) -> LayoutSettings:
-    """What the spec says under `data`; its format has to be a layout's."""
+    """What the spec says under `data`. Raises ValueError where its format is no layout's."""
     if not isinstance(spec.data, LayoutSettings):
         raise ValueError(f"{spec.name}: format '{spec.data.format}' is no published layout")
     return spec.data
 
 
 def known_roi(spec: BrainSpec, name: str) -> Roi:
+    """The region of that name. Raises ValueError, naming those there are, where the spec has none."""
     if name not in spec.rois:
         raise ValueError(f"{spec.name}: roi '{name}' is not in the spec; it has: {', '.join(spec.rois)}")
     return spec.rois[name]
 
 
 def read_table(path: Path, columns: Sequence[str], what: str) -> pd.DataFrame:
-    """A table of text with at least these columns."""
+    """A table of text with at least these columns. Raises ValueError as `read_tsv`, and where one is missing."""
     table = read_tsv(path, what)
     for name in columns:
         if name not in table:
@@ -46,6 +47,7 @@ def choose_sessions(
     """Numbers of the sessions to read: those asked for, or all that are on disk, in ascending order.
 
     performed: how many the subject took part in. missing: where their files were expected, for the message.
+    Raises ValueError where no session is on disk, or one that was asked for is not or was never performed.
     """
     if asked is None:
         if not present:
@@ -62,7 +64,7 @@ def choose_sessions(
 
 
 def enough_repetitions(table: pd.DataFrame, least: int, what: str) -> pd.DataFrame:
-    """The rows whose stimulus stands in at least `least` rows."""
+    """The rows whose stimulus stands in at least `least` rows. Raises ValueError where there are none."""
     kept = table[table.groupby("stimulus")["stimulus"].transform("size") >= least]
     if kept.empty:
         raise ValueError(
@@ -73,7 +75,10 @@ def enough_repetitions(table: pd.DataFrame, least: int, what: str) -> pd.DataFra
 
 
 def drop_unmeasured(responses: np.ndarray, unmeasured: np.ndarray, why: str, what: str) -> tuple[np.ndarray, str]:
-    """`responses` (n_trials, n_voxels) without the voxels in `unmeasured` (n_voxels,), and how many in words."""
+    """`responses` (n_trials, n_voxels) without the voxels in `unmeasured` (n_voxels,), and how many in words.
+
+    Raises ValueError where none is left.
+    """
     if unmeasured.all():
         raise ValueError(f"{what}: none of its {len(unmeasured)} voxels was measured ({why}); correct the roi")
     if not unmeasured.any():
@@ -82,14 +87,17 @@ def drop_unmeasured(responses: np.ndarray, unmeasured: np.ndarray, why: str, wha
 
 
 def denoised_note(betas: str) -> tuple[str, ...]:
-    """GLMdenoise and ridge regression are tuned by cross-validation over all runs."""
+    """A note where the responses are denoised: GLMdenoise and ridge regression are tuned over all runs."""
     if "denoise" not in betas.lower():
         return ()
     return (f"responses {betas} were denoised over all runs: crossnobis is unbiased given these responses",)
 
 
 def region_by_itself(roi: Roi, folder: Path, subject: str, hemispheres: Sequence[str], name: str) -> Region:
-    """A region where the responses tell no space of their own; of volumes in two files, both."""
+    """A region where the responses tell no space of their own; of volumes in two files, both.
+
+    Raises ValueError as `read_region`, for resampling, and for two volumes of different shapes.
+    """
     if roi.resample is not None:
         raise ValueError(
             f"roi '{name}': resample cannot be had, because these responses tell no space; bring the mask to theirs"
@@ -107,7 +115,10 @@ def region_by_itself(roi: Roi, folder: Path, subject: str, hemispheres: Sequence
 
 
 def trial_volumes(path: Path) -> Any:
-    """A nibabel image of (x, y, z, n_trials), opened so that a packed file is unpacked once, from front to back."""
+    """A nibabel image of (x, y, z, n_trials), opened so that a packed file is unpacked once, from front to back.
+
+    Raises ValueError as `load_volume`, and for another number of dimensions.
+    """
     import nibabel
 
     load_volume(path)
@@ -118,7 +129,10 @@ def trial_volumes(path: Path) -> Any:
 
 
 def read_masked(image: Any, mask: np.ndarray, path: Path) -> np.ndarray:
-    """(n_trials, n_voxels) float32 of an image (x, y, z, n_trials); some volumes at a time are in memory."""
+    """(n_trials, n_voxels) float32 of an image (x, y, z, n_trials); some volumes at a time are in memory.
+
+    Raises ValueError where the file is cut short or damaged. path: for the message.
+    """
     values = np.empty((image.shape[3], int(mask.sum())), dtype=np.float32)
     try:
         for start in range(0, len(values), VOLUMES_AT_ONCE):

@@ -126,7 +126,7 @@ def test_crossnobis_is_for_the_test_images_alone(things, spec):
 def test_reliability_is_of_the_test_images_alone(things, spec):
     made = spec("things_fmri", ROIS, min_repetitions=1)
     made = made.model_copy(
-        update={"folder": str(things.root.parent), "measure": "correlation", "folds": "session", "subjects": ("01",)}
+        update={"folder": str(things.root.parent), "measure": "correlation", "noise": "none", "folds": "session"}
     )
     region = measured_region(made, "01", "V1")
     assert region.rdms.n_cond == region.quality["n_stimuli"] == 26 and len(region.repeated) == 2
