@@ -96,7 +96,7 @@ def within_subject_ceiling(
     pooled one. It leaves differences between subjects aside, so it is no bound of `noise_ceiling`'s kind.
     by: the rdm_descriptor of sessions, runs or repetitions. pairs: (n_pairs,) bool; None: all.
     Returns a row a subject with 2 or more: subject, n_sessions, n_splits, n_pairs (measured in all of them),
-    split_half, reliability, ceiling; NaN where not defined (halves that do not agree, r below 0). None: no subject has 2.
+    split_half, reliability, ceiling; NaN where not defined (r below 0: halves that do not agree). None: none has 2.
     Raises ValueError as `noise_ceiling`, and for a session that occurs twice in a subject.
     """
     check_comparison(method)
