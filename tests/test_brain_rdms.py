@@ -1,8 +1,6 @@
 """From a spec to RDMs on disk: what is written, the ceilings, the command."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +21,6 @@ from brainrdl.pairs import all_pairs
 from brainrdl.rdms import stimulus_ids
 from brainrdl.stimuli import Stimuli
 
-ROOT = Path(os.environ.get("BRAINRDL_DATA") or "/nowhere")
 SUBJECTS = ("1", "2", "3")
 
 
@@ -328,15 +325,9 @@ def test_published_rdms_count_the_stimuli_they_measured(tmp_path):
     assert make_rdms(published(tmp_path), tmp_path / "out.h5").table["n_stimuli"].tolist() == [3]
 
 
-needs_92 = pytest.mark.skipif(
-    not ((ROOT / "cichy2014").is_dir() and (ROOT / "kriegeskorte2008").is_dir()),
-    reason="$BRAINRDL_DATA holds no cichy2014 or no kriegeskorte2008",
-)
-
-
-@needs_92
-def test_published_rdms_are_judged(tmp_path):
-    made = make_rdms("cichy2014", tmp_path / "cichy.h5", root=ROOT)
+def test_published_rdms_are_judged(tmp_path, real_data):
+    root = real_data("cichy2014", "kriegeskorte2008")
+    made = make_rdms("cichy2014", tmp_path / "cichy.h5", root=root)
     means = made.table.groupby("roi")[["ceiling_low", "ceiling_high"]].mean()
     for roi in ("IT", "EVC"):
         of_roi = made.rdms.subset("roi", roi)
@@ -347,7 +338,7 @@ def test_published_rdms_are_judged(tmp_path):
     ]
     assert made.table["rdm_reliability"].isna().all()
 
-    sessions = make_rdms("kriegeskorte2008", tmp_path / "2008.h5", subjects=["sub-01", "sub-03"], root=ROOT)
+    sessions = make_rdms("kriegeskorte2008", tmp_path / "2008.h5", subjects=["sub-01", "sub-03"], root=root)
     assert sessions.table["subject"].tolist() == ["sub-01", "sub-01", "sub-03", "sub-03"]
     for k in (0, 2):
         r = np.corrcoef(sessions.rdms.dissimilarities[[k, k + 1]])[0, 1]
@@ -355,9 +346,8 @@ def test_published_rdms_are_judged(tmp_path):
         assert sessions.table["rdm_reliability"][k] == pytest.approx(2 * r / (1 + r))
 
 
-@needs_92
-def test_the_command_writes_and_tells(tmp_path, monkeypatch):
-    monkeypatch.setenv("BRAINRDL_DATA", str(ROOT))
+def test_the_command_writes_and_tells(tmp_path, monkeypatch, real_data):
+    monkeypatch.setenv("BRAINRDL_DATA", str(real_data("cichy2014", "kriegeskorte2008")))
     out = tmp_path / "it.h5"
     done = CliRunner().invoke(
         app, ["rdms", "cichy2014", "--out", str(out), "--subjects", "sub-01,sub-02", "--rois", "IT"]

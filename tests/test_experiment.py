@@ -1,7 +1,6 @@
 """An experiment from its file to its folder: what is written, what is run again, what is refused."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -392,9 +391,8 @@ analysis: {{layers: [layer1], n_per_class: 3}}
     assert np.isfinite(pd.read_csv(tmp_path / "run" / "rdl" / "seed-0" / "history.csv")["rdl/avgpool"]).all()
 
 
-def test_a_short_version_of_the_mnist_experiment_on_the_real_digits(tmp_path):
-    if not os.environ.get("BRAINRDL_DATA") or not (Path(os.environ["BRAINRDL_DATA"]) / "MNIST").exists():
-        pytest.skip("needs MNIST in $BRAINRDL_DATA")
+def test_a_short_version_of_the_mnist_experiment_on_the_real_digits(tmp_path, real_data):
+    real_data("MNIST/raw")
     changes = [
         "data.train=1000", "data.validation=200", "data.test=500", "teacher.deformed.train=2000",
         "teacher.deformed.validation=100", "teacher.training.epochs=1", "training.epochs=1", "seeds=[0]",

@@ -1,8 +1,5 @@
 """The real RDMs of the 92 objects, where they are; and RDMs drawn as several subjects' would be."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,12 +7,10 @@ from rsatoolbox.rdm import RDMs
 
 
 @pytest.fixture(scope="session")
-def objects92():
+def objects92(real_data):
     """(brain, teacher, categories): Cichy 2014's 15 subjects in EVC and IT, the mean human IT RDM of 2008, animacy."""
-    root = os.environ.get("BRAINRDL_DATA")
-    folders = [Path(root or ".") / name for name in ("cichy2014", "kriegeskorte2008")]
-    if not root or not all(folder.is_dir() for folder in folders):
-        pytest.skip("$BRAINRDL_DATA holds no cichy2014 and kriegeskorte2008")
+    names = ("cichy2014", "kriegeskorte2008")
+    folders = [real_data(*names) / name for name in names]
     from rsatoolbox.rdm import load_rdm
 
     human = load_rdm(str(folders[1] / "human_it_rdms.h5"), file_type="hdf5")

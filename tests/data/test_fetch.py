@@ -3,12 +3,10 @@
 import gzip
 import hashlib
 import io
-import os
 import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -378,14 +376,12 @@ def test_torchvisions_own_checksums_are_in_the_specs():
 
 
 @pytest.mark.parametrize("name", ["kriegeskorte2008", "cichy2014", "haxby2001"])
-def test_the_real_files_have_the_checksums_of_the_specs(name):
-    root = os.environ.get("BRAINRDL_DATA")
-    if not root or not (Path(root) / name).is_dir():
-        pytest.skip(f"$BRAINRDL_DATA holds no {name}")
-    there = [file for file in load_brain_spec(name).files if (Path(root) / name / file.path).is_file()]
+def test_the_real_files_have_the_checksums_of_the_specs(name, real_data):
+    folder = real_data(name) / name
+    there = [file for file in load_brain_spec(name).files if (folder / file.path).is_file()]
     assert there
     for file in there:
-        content = (Path(root) / name / file.path).read_bytes()
+        content = (folder / file.path).read_bytes()
         assert hashlib.sha256(content).hexdigest() == file.sha256 and len(content) == file.size, file.path
 
 

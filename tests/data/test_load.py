@@ -1,8 +1,5 @@
 """Splits of an experiment, and what `brainrdl check` tells of a data set."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -166,10 +163,8 @@ def test_a_description_tells_where_missing_data_were_looked_for(tmp_path):
     assert "download it" in str(told) and "LeCun" in str(told)
 
 
-def test_real_mnist_is_split_as_in_the_paper():
-    root = os.environ.get("BRAINRDL_DATA")
-    if not root or not (Path(root) / "MNIST" / "raw").exists():
-        pytest.skip("$BRAINRDL_DATA holds no MNIST/raw")
+def test_real_mnist_is_split_as_in_the_paper(real_data):
+    real_data("MNIST/raw")
     splits = load_data(DataSettings(spec="mnist", validation=10000))
     assert [len(split.ids) for split in splits[:3]] == [50000, 10000, 10000]
     assert all(name.startswith("mnist/test/") for name in splits.test.ids)

@@ -1,9 +1,7 @@
 """Readers of the known formats: files written here in their layout, the real ones where they are."""
 
 import hashlib
-import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +12,6 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from brainrdl.data import load_spec, stimuli_from_dataset
 from brainrdl.data.readers import read_contents
-
-
-def real(below):
-    root = os.environ.get("BRAINRDL_DATA")
-    if not root or not (Path(root) / below).exists():
-        pytest.skip(f"$BRAINRDL_DATA holds no {below}")
-    return Path(root)
 
 
 def test_digits_are_scikit_learns(tmp_path):
@@ -151,8 +142,8 @@ def test_data_that_are_not_what_the_spec_says_are_refused(changed, message, tmp_
         read_contents(load_spec("mnist").model_copy(update=changed), tmp_path)
 
 
-def test_real_mnist_is_what_is_published():
-    contents = read_contents(load_spec("mnist"), real("MNIST/raw"))
+def test_real_mnist_is_what_is_published(real_data):
+    contents = read_contents(load_spec("mnist"), real_data("MNIST/raw"))
     assert contents.train.images.shape == (60000, 1, 28, 28) and contents.test.images.shape == (10000, 1, 28, 28)
     assert contents.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert contents.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -166,8 +157,8 @@ def test_real_mnist_is_what_is_published():
         ("cifar100", "cifar-100-python", 100, (0.5071, 0.4866, 0.4409)),
     ],
 )
-def test_real_cifar_is_what_is_published(name, folder, n, mean):
-    root = real(folder)
+def test_real_cifar_is_what_is_published(name, folder, n, mean, real_data):
+    root = real_data(folder)
     spec = load_spec(name)
     assert getattr(torchvision.datasets, name.upper())(root, train=False).classes == list(spec.classes)
     contents = read_contents(spec, root)

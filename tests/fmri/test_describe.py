@@ -1,7 +1,5 @@
 """What `brainrdl check` says of brain data."""
 
-import os
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,9 +87,9 @@ def test_files_of_runs_and_regions_that_are_not_there_are_told(monkeypatch, tmp_
     assert "run-01_events.tsv; correct the spec's paths, or add the files" in result.output
 
 
-@pytest.mark.skipif("BRAINRDL_DATA" not in os.environ, reason="needs $BRAINRDL_DATA with the 92 objects")
 @pytest.mark.parametrize(("name", "rdms"), [("kriegeskorte2008", "8, correlation"), ("cichy2014", "30, correlation")])
-def test_the_92_objects(name, rdms):
+def test_the_92_objects(name, rdms, real_data):
+    real_data("kriegeskorte2008", "cichy2014")
     result = check(name)
     assert result.exit_code == 0, result.output
     assert "92: stim01 … stim92" in result.output

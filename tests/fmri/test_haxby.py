@@ -1,8 +1,5 @@
 """Real BOLD, from NIfTI to an RDM: the same as a plain script of nilearn and rsatoolbox."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,16 +8,12 @@ from brainrdl.brain_rdms import make_rdms
 from brainrdl.fmri.read import read_trials
 from brainrdl.fmri.spec import load_brain_spec
 
-ROOT = Path(os.environ.get("BRAINRDL_DATA") or "/nowhere")
-pytestmark = [
-    pytest.mark.skipif(not (ROOT / "haxby2001").is_dir(), reason="$BRAINRDL_DATA holds no haxby2001"),
-    pytest.mark.filterwarnings("ignore:.*Generation of a mask has been requested:RuntimeWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*Generation of a mask has been requested:RuntimeWarning")
 RUNS = range(1, 13)
 
 
 @pytest.fixture(scope="module")
-def plain_script():
+def plain_script(real_data):
     """(betas (96, n_voxels), conditions, runs, residuals, dof, rdm) without anything of this package."""
     from nilearn.glm.first_level import FirstLevelModel
     from nilearn.masking import apply_mask
@@ -28,7 +21,7 @@ def plain_script():
     from rsatoolbox.data.noise import prec_from_residuals
     from rsatoolbox.rdm import calc_rdm
 
-    folder = ROOT / "haxby2001"
+    folder = real_data("haxby2001") / "haxby2001"
     betas, conditions, runs, residuals, dof = [], [], [], [], 0
     for run in RUNS:
         model = FirstLevelModel(
@@ -61,9 +54,9 @@ def plain_script():
     return betas, conditions, runs, residuals, dof, rdm
 
 
-def test_trials_are_those_of_the_plain_script(plain_script):
+def test_trials_are_those_of_the_plain_script(plain_script, real_data):
     betas, conditions, runs, residuals, dof, _ = plain_script
-    trials = read_trials(load_brain_spec("haxby2001"), "sub-01", "slice", ROOT)
+    trials = read_trials(load_brain_spec("haxby2001"), "sub-01", "slice", real_data("haxby2001"))
     assert trials.table["stimulus"].tolist() == conditions
     assert trials.table["run"].astype(int).tolist() == runs
     # nilearn rounds images to single precision on the way, in percent of a mean near 1000.
@@ -72,9 +65,9 @@ def test_trials_are_those_of_the_plain_script(plain_script):
     assert trials.residuals.dof == dof == 1272 and trials.notes == ()
 
 
-def test_the_rdm_is_that_of_the_plain_script_and_reliable(plain_script, tmp_path):
+def test_the_rdm_is_that_of_the_plain_script_and_reliable(plain_script, tmp_path, real_data):
     expected = plain_script[-1]
-    made = make_rdms("haxby2001", tmp_path / "haxby.h5", root=ROOT)
+    made = make_rdms("haxby2001", tmp_path / "haxby.h5", root=real_data("haxby2001"))
     assert list(made.rdms.pattern_descriptors["stimulus"]) == list(expected.pattern_descriptors["conds"])
     np.testing.assert_allclose(made.rdms.dissimilarities, expected.dissimilarities, rtol=0, atol=1e-7)
     row = made.table.iloc[0]

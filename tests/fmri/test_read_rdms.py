@@ -1,8 +1,5 @@
 """RDMs that others made, as specs describe them; the two real sets of 92 objects."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,19 +8,11 @@ from rsatoolbox.rdm import load_rdm
 from brainrdl.fmri.read import read_rdms, read_trials
 from brainrdl.fmri.spec import BrainSpec, load_brain_spec
 
-ROOT = Path(os.environ.get("BRAINRDL_DATA") or "/nowhere")
 
-
-def real(*names):
-    for name in names:
-        if not (ROOT / name).is_dir():
-            pytest.skip(f"$BRAINRDL_DATA holds no {name}")
-
-
-def test_the_2008_rdms_are_those_of_the_prepared_file():
-    real("kriegeskorte2008")
-    rdms = read_rdms(load_brain_spec("kriegeskorte2008"), ROOT)
-    expected = load_rdm(str(ROOT / "kriegeskorte2008" / "human_it_rdms.h5"))
+def test_the_2008_rdms_are_those_of_the_prepared_file(real_data):
+    root = real_data("kriegeskorte2008")
+    rdms = read_rdms(load_brain_spec("kriegeskorte2008"), root)
+    expected = load_rdm(str(root / "kriegeskorte2008" / "human_it_rdms.h5"))
     np.testing.assert_allclose(rdms.dissimilarities, expected.dissimilarities, rtol=0, atol=1e-7)
     for name in ("subject", "session"):
         assert list(rdms.rdm_descriptors[name]) == list(expected.rdm_descriptors[name])
@@ -32,15 +21,15 @@ def test_the_2008_rdms_are_those_of_the_prepared_file():
     assert set(rdms.rdm_descriptors["roi"]) == {"IT"} and rdms.dissimilarity_measure == "correlation"
 
 
-def test_the_2014_rdms_stand_in_their_order_with_the_ids_of_2008():
-    real("cichy2014", "kriegeskorte2008")
-    rdms = read_rdms(load_brain_spec("cichy2014"), ROOT)
+def test_the_2014_rdms_stand_in_their_order_with_the_ids_of_2008(real_data):
+    root = real_data("cichy2014", "kriegeskorte2008")
+    rdms = read_rdms(load_brain_spec("cichy2014"), root)
     assert rdms.n_rdm == 30 and rdms.n_cond == 92
     for k, (roi, subject) in enumerate(zip(rdms.rdm_descriptors["roi"], rdms.rdm_descriptors["subject"], strict=True)):
-        with np.load(ROOT / "cichy2014" / f"fmri_{roi}_RDMs.npz") as file:
+        with np.load(root / "cichy2014" / f"fmri_{roi}_RDMs.npz") as file:
             published = file["Net_RDM"][int(subject.removeprefix("sub-")) - 1]
         np.testing.assert_allclose(rdms.get_matrices()[k], published, rtol=0, atol=1e-12)
-    other = read_rdms(load_brain_spec("kriegeskorte2008"), ROOT)
+    other = read_rdms(load_brain_spec("kriegeskorte2008"), root)
     for name in ("stimulus", "category", "animal"):
         assert list(rdms.pattern_descriptors[name]) == list(other.pattern_descriptors[name])
 

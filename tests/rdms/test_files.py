@@ -1,10 +1,8 @@
 """Files of RDMs: every format gives back what was written, and what is wrong with one is told."""
 
-import os
 import pickle
 import re
 import warnings
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -565,15 +563,8 @@ def test_rsatoolbox_files_with_impossible_numbers_are_told(tmp_path):
 # real
 
 
-def real(name):
-    root = os.environ.get("BRAINRDL_DATA")
-    if not root or not (Path(root) / name).exists():
-        pytest.skip(f"$BRAINRDL_DATA holds no {name}")
-    return Path(root) / name
-
-
-def test_the_92_objects_struct_array_is_rsatoolboxs_file():
-    folder = real("kriegeskorte2008")
+def test_the_92_objects_struct_array_is_rsatoolboxs_file(real_data):
+    folder = real_data("kriegeskorte2008") / "kriegeskorte2008"
     ours = load_rdms(folder / "92_brainRDMs.mat", folder / "stimuli.tsv", dissimilarity="correlation")
     theirs = load_rdms(folder / "human_it_rdms.h5")
     np.testing.assert_array_equal(ours.dissimilarities, theirs.dissimilarities)
@@ -585,9 +576,10 @@ def test_the_92_objects_struct_array_is_rsatoolboxs_file():
 
 
 @pytest.mark.parametrize("roi", ["EVC", "IT"])
-def test_net2brains_arrays_are_read_as_they_are(roi):
-    path = real("cichy2014") / f"fmri_{roi}_RDMs.npz"
-    ids = real("kriegeskorte2008") / "stimuli.tsv"
+def test_net2brains_arrays_are_read_as_they_are(roi, real_data):
+    root = real_data("cichy2014", "kriegeskorte2008")
+    path = root / "cichy2014" / f"fmri_{roi}_RDMs.npz"
+    ids = root / "kriegeskorte2008" / "stimuli.tsv"
     subjects = [f"sub-{k:02d}" for k in range(1, 16)]
     rdms = load_rdms(path, ids, descriptors={"roi": roi, "subject": subjects})
     np.testing.assert_allclose(rdms.get_matrices(), np.load(path)["Net_RDM"], rtol=1e-12, atol=1e-15)
@@ -595,6 +587,6 @@ def test_net2brains_arrays_are_read_as_they_are(roi):
     assert rdms.rdm_descriptors["subject"] == subjects
 
 
-def test_loadmat_stacks_the_struct_array_as_said():
-    structs = loadmat(real("kriegeskorte2008") / "92_brainRDMs.mat")["RDMs"]
+def test_loadmat_stacks_the_struct_array_as_said(real_data):
+    structs = loadmat(real_data("kriegeskorte2008") / "kriegeskorte2008" / "92_brainRDMs.mat")["RDMs"]
     assert structs.shape == (1, 4, 2)

@@ -1,8 +1,6 @@
 """RDMs chosen, averaged, joined and cut: by descriptor and id, whatever their order."""
 
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,11 +317,8 @@ def test_joining_different_stimuli_is_refused():
 
 
 @pytest.fixture(scope="module")
-def sessions():
-    root = os.environ.get("BRAINRDL_DATA")
-    if not root or not (Path(root) / "kriegeskorte2008").exists():
-        pytest.skip("$BRAINRDL_DATA holds no kriegeskorte2008")
-    return load_rdms(Path(root) / "kriegeskorte2008" / "human_it_rdms.h5")
+def sessions(real_data):
+    return load_rdms(real_data("kriegeskorte2008") / "kriegeskorte2008" / "human_it_rdms.h5")
 
 
 def test_the_means_of_the_92_objects_are_rsatoolboxs(sessions):

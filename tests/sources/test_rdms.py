@@ -1,6 +1,5 @@
 """Measured RDMs as teacher: looked up by id, as they stand."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -308,11 +307,8 @@ def test_load_names_the_file(tmp_path):
 # real
 
 
-def test_the_92_objects_teach(check_contract):
-    root = os.environ.get("BRAINRDL_DATA")
-    if not root or not (Path(root) / "kriegeskorte2008").exists():
-        pytest.skip("$BRAINRDL_DATA holds no kriegeskorte2008")
-    folder = Path(root) / "kriegeskorte2008"
+def test_the_92_objects_teach(check_contract, real_data):
+    folder = real_data("kriegeskorte2008") / "kriegeskorte2008"
     source = MeasuredRDMs.load(folder / "human_it_rdms.h5", average=["subject", "session"])
     told = {"stimuli": folder / "stimuli.tsv", "dissimilarity": "correlation", "average": "name"}
     struct = MeasuredRDMs.load(folder / "92_brainRDMs.mat", **told)
