@@ -17,6 +17,7 @@ from brainrdl import __version__
 if TYPE_CHECKING:
     from brainrdl.data import Description
     from brainrdl.data.spec import DataSpec
+    from brainrdl.experiment import RunOptions
     from brainrdl.experiment_file import BrainExperiment, Experiment
     from brainrdl.fmri.describe import BrainDescription
     from brainrdl.fmri.spec import BrainSpec
@@ -57,9 +58,10 @@ def demo(context: typer.Context, out: Out = None) -> None:
     with _told(context, "brainrdl demo" + (f" --out {shlex.quote(str(out))}" if out else "")):
         import os
 
+        from brainrdl.experiment import RunOptions
         from brainrdl.experiment_file import load_experiment
 
-        _run(load_experiment("digits"), out, jobs=min(2, os.cpu_count() or 1), resume=True)
+        _run(load_experiment("digits"), out, RunOptions(jobs=min(2, os.cpu_count() or 1), resume=True))
 
 
 @app.command()
@@ -81,13 +83,12 @@ def run(
     """Run an experiment: its teacher, then every method with every seed; finished parts are not run again."""
     again = " ".join(shlex.quote(word) for word in sys.argv[1:] if word != "--resume")
     with _told(context, f"brainrdl {again} --resume"):
+        from brainrdl.experiment import RunOptions
         from brainrdl.experiment_file import load_experiment
 
         changes = list(set_ or []) + ([] if precision is None else [f"training.precision={precision}"])
         loaded = load_experiment(experiment, changes, _words(methods), _numbers(seeds))
-        _run(
-            loaded,
-            out,
+        options = RunOptions(
             resume=resume,
             jobs=jobs,
             accelerator=accelerator,
@@ -95,6 +96,7 @@ def run(
             nodes=nodes,
             allow_code=allow_code,
         )
+        _run(loaded, out, options)
 
 
 @app.command()
@@ -231,12 +233,12 @@ def _experiment_text(source: str, allow_code: bool) -> str:
     return describe_experiment(load_experiment(source), allow_code)
 
 
-def _run(experiment: Experiment | BrainExperiment, out: Path | None, **options: object) -> None:
-    from brainrdl.experiment import RunOptions, run_experiment
+def _run(experiment: Experiment | BrainExperiment, out: Path | None, options: RunOptions) -> None:
+    from brainrdl.experiment import run_experiment
     from brainrdl.report import results_table, write_report
 
     folder = out or Path("runs") / experiment.name
-    chief = run_experiment(experiment, folder, RunOptions(**options))  # type: ignore[arg-type]
+    chief = run_experiment(experiment, folder, options)
     if chief:
         write_report(folder)
         typer.echo(results_table(folder).to_string(index=False))

@@ -27,7 +27,7 @@ ARRAYS = [
 ]
 
 
-def same(a, b):
+def assert_same(a, b):
     if isinstance(b, np.ndarray):
         assert type(a) is np.ndarray
         assert a.dtype == b.dtype
@@ -36,12 +36,12 @@ def same(a, b):
         assert type(a) is dict
         assert list(a) == list(b)
         for key in b:
-            same(a[key], b[key])
+            assert_same(a[key], b[key])
     elif isinstance(b, list | tuple):
         assert type(a) is type(b)
         assert len(a) == len(b)
         for one, other in zip(a, b, strict=True):
-            same(one, other)
+            assert_same(one, other)
     else:
         assert type(a) is type(b)
         assert a == b
@@ -61,7 +61,7 @@ def test_an_array_is_numpys(array, mmap, tmp_path):
     np.save(tmp_path / "a.npy", array)
     again = load_array(tmp_path / "a.npy", mmap=mmap)
     assert isinstance(again, np.memmap) == mmap
-    same(np.array(again), array)
+    assert_same(np.array(again), array)
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -95,9 +95,9 @@ def test_an_array_file_that_is_wrong_is_named(mmap, tmp_path):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_arrays_of_an_npz_are_numpys(save, tmp_path):
     save(tmp_path / "a.npz", one=ARRAYS[0], other=ARRAYS[1])
-    same(load_npz(tmp_path / "a.npz", "other"), ARRAYS[1])
+    assert_same(load_npz(tmp_path / "a.npz", "other"), ARRAYS[1])
     save(tmp_path / "single.npz", ARRAYS[2])
-    same(load_npz(tmp_path / "single.npz"), ARRAYS[2])
+    assert_same(load_npz(tmp_path / "single.npz"), ARRAYS[2])
     with pytest.raises(ValueError, match=r"a.npz: several arrays and no key was given; give one of: one, other"):
         load_npz(tmp_path / "a.npz")
     with pytest.raises(ValueError, match=r"a.npz: no key 'third'; give one of: one, other"):
@@ -143,7 +143,7 @@ VALUE = {
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_dict_of_data_is_what_pickle_gives(protocol, tmp_path):
     again = load_dict(pickled(tmp_path / "data.pkl", VALUE, protocol))
-    same(again, pickle.loads((tmp_path / "data.pkl").read_bytes()))
+    assert_same(again, pickle.loads((tmp_path / "data.pkl").read_bytes()))
     assert again["twice"][0] is again["twice"][1]
     again["arrays"][0][0, 0] = 5
     assert again["twice"][0][0, 0] == (5 if again["arrays"][0] is again["twice"][0] else 0)
@@ -156,7 +156,7 @@ def test_both_spellings_of_numpys_modules_are_known(protocol, tmp_path):
     assert spellings[0] != spellings[1]
     for spelling in spellings:
         (tmp_path / "data.pkl").write_bytes(spelling)
-        same(load_dict(tmp_path / "data.pkl"), pickle.loads(data))
+        assert_same(load_dict(tmp_path / "data.pkl"), pickle.loads(data))
 
 
 def test_a_pickle_of_python_2_is_read(tmp_path):
@@ -166,14 +166,14 @@ def test_a_pickle_of_python_2_is_read(tmp_path):
         b"dtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08\x00\x00\x00\x00\x00\x00\xf0?tbs."
     )
     (tmp_path / "old.pkl").write_bytes(data)
-    same(load_dict(tmp_path / "old.pkl"), {"a": np.array([1.0])})
+    assert_same(load_dict(tmp_path / "old.pkl"), {"a": np.array([1.0])})
 
 
 @pytest.mark.parametrize("array", ARRAYS)
 def test_a_dict_in_an_npy_file_is_what_numpy_gives(array, tmp_path):
     value = {"betasmd": array, "pcnum": 4, "pcregressors": [array, array.copy()], "onoffR2": None}
     np.save(tmp_path / "TYPED.npy", value)
-    same(load_dict(tmp_path / "TYPED.npy"), np.load(tmp_path / "TYPED.npy", allow_pickle=True).item())
+    assert_same(load_dict(tmp_path / "TYPED.npy"), np.load(tmp_path / "TYPED.npy", allow_pickle=True).item())
 
 
 def test_an_array_is_not_copied_on_the_way(tmp_path):
@@ -351,7 +351,7 @@ def test_a_pickle_cannot_change_what_reads_the_next_one(what, tmp_path):
             load_dict(tmp_path / "a.pkl")
     good = {"a": np.arange(3), "b": np.float32(1)}
     for protocol in (2, 5):
-        same(load_dict(pickled(tmp_path / "good.pkl", good, protocol)), good)
+        assert_same(load_dict(pickled(tmp_path / "good.pkl", good, protocol)), good)
 
 
 def test_other_ways_out_of_a_pickle_are_closed(tmp_path):

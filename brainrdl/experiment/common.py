@@ -18,7 +18,7 @@ from brainrdl.models import Preprocessing, build_network
 from brainrdl.randomness import Draw, torch_seeded
 from brainrdl.run_folder import Part
 from brainrdl.runs import write_bytes
-from brainrdl.training.trainer import make_fabric
+from brainrdl.training.devices import make_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -104,7 +104,8 @@ def _callable(name: str, allow_code: bool) -> Callable[..., Any]:
     if library == "torchvision" and rest in _torchvision_names():
         from torchvision.models import get_model_builder
 
-        return get_model_builder(rest)  # type: ignore[no-any-return]
+        builder: Callable[..., Any] = get_model_builder(rest)
+        return builder
     if library == "timm" and _timm().is_model(rest):
         return partial(_timm().create_model, rest, pretrained=False)
     if rest and library not in ("torchvision", "timm"):

@@ -84,7 +84,9 @@ class EpochSums:
         n_images = float(self._sizes("task" if "task" in self.sizes[0] else "stimuli").sum())
         vector = torch.tensor([n_images, *totals.values(), *weights.values()], dtype=torch.float64)
         if fabric.world_size > 1:
-            vector = fabric.all_reduce(vector, reduce_op="sum")  # type: ignore[assignment]
+            reduced = fabric.all_reduce(vector, reduce_op="sum")
+            assert isinstance(reduced, Tensor)
+            vector = reduced
         counted = dict(zip(totals, vector[1 + len(totals) :].tolist(), strict=True))
         self._check_measured({name: size for name, size in counted.items() if name.startswith(N_PAIRS)}, len(rows))
         means = vector[1 : 1 + len(totals)] / vector[1 + len(totals) :]

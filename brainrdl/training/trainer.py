@@ -21,6 +21,7 @@ from brainrdl.runs import first_difference
 from brainrdl.sources.network import check_finite
 from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli
 from brainrdl.training.checkpoint import load_checkpoint, save_checkpoint
+from brainrdl.training.devices import make_fabric
 from brainrdl.training.stage import (
     StageModule,
     check_classes,
@@ -397,37 +398,6 @@ class Trainer:
             "history": history,
         }
         save_checkpoint(self.checkpoint, state)
-
-
-def make_fabric(
-    accelerator: str = "auto",
-    devices: int = 1,
-    num_nodes: int = 1,
-    precision: str | None = None,
-    strategy: str = "auto",
-) -> Fabric:
-    """A launched `Fabric`. Raises ValueError for a device or precision that is not there."""
-    from lightning_fabric import Fabric
-
-    if precision not in (None, "32-true", "16-mixed", "bf16-mixed"):
-        raise ValueError(
-            f"precision: expected 32-true, 16-mixed or bf16-mixed (the weights stay in float32), got '{precision}'"
-        )
-    try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            precision=precision,  # type: ignore[arg-type]
-            strategy=strategy,
-        )
-    except Exception as error:  # Fabric raises its own and RuntimeError, ValueError, TypeError
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"cannot train on accelerator '{accelerator}' × {devices}, precision {precision}: {reason}"
-        ) from None
-    fabric.launch()
-    return fabric
 
 
 def _trainable(module: StageModule, stage: Stage) -> list[nn.Parameter]:

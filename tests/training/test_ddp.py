@@ -35,7 +35,7 @@ from brainrdl.objectives import DeepSupervision, Distillation, Hints, RDLObjecti
 from brainrdl.sources import NetworkTeacher
 from brainrdl.stimuli import Targets
 from brainrdl.training import Trainer
-from brainrdl.training.trainer import make_fabric
+from brainrdl.training.devices import make_fabric
 
 here, tools = Path(sys.argv[1]), sys.argv[2]
 spec = importlib.util.spec_from_file_location("tools", tools)

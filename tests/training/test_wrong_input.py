@@ -8,7 +8,7 @@ from brainrdl.objectives import DeepSupervision, Distillation, RDLObjective, Sta
 from brainrdl.sources import NetworkTeacher
 from brainrdl.training import Trainer
 from brainrdl.training.checkpoint import load_checkpoint
-from brainrdl.training.trainer import make_fabric
+from brainrdl.training.devices import make_fabric
 
 
 @pytest.fixture
