@@ -22,6 +22,7 @@ from brainrdl.runs import first_difference, read_json, write_atomically, write_j
 from brainrdl.settings import read_yaml
 
 EXPERIMENT = "experiment.yaml"
+THUMBNAILS = "thumbnails.npz"  # of the figures' stimuli
 _PART = "part.json"
 
 # Tables of epochs are written at most this often, in seconds; the checkpoint holds their rows all the same.

@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 
 from brainrdl.analysis.rdms import load_rdms
 from brainrdl.cli import app
-from brainrdl.experiment import RunOptions, run_experiment
+from brainrdl.data import DataSettings, load_data
+from brainrdl.data.thumbnails import load_thumbnails
+from brainrdl.experiment import RunOptions, run_experiment, task
 from brainrdl.experiment_file import load_experiment
 
 SMALL = {
@@ -99,6 +101,29 @@ def test_a_run_holds_what_its_documentation_says(finished):
     assert json.loads((finished / "environment.json").read_text())["packages"]["torch"] in torch.__version__
     for name in ("results.csv", "results.md", "mcnemar.csv", "rdm_grid.png", "second_order_mds.pdf"):
         assert (finished / "report" / name).stat().st_size > 0, name
+
+
+@pytest.mark.parametrize(("every", "logged"), [(0, []), (2, [1, 3]), ([1, 4], [0, 3]), ([], [])])
+def test_rdms_are_kept_every_so_many_epochs_or_after_those_named(tmp_path, every, logged):
+    experiment = load_experiment(str(write(tmp_path, {"analysis.every": every})))
+    run = task._Run(experiment, tmp_path / "run", RunOptions())
+    log = task._RDMLog(run, next(run._parts()), lambda images: images)
+    assert [epoch for epoch in range(4) if log.wants(epoch)] == logged
+
+
+def test_epochs_that_cannot_be_are_refused(tmp_path):
+    for every in (-1, [0], "often"):
+        with pytest.raises(ValueError, match=r"analysis\.every"):
+            load_experiment(str(write(tmp_path, {"analysis.every": every})))
+
+
+def test_a_run_holds_pictures_of_its_figure_stimuli(finished):
+    ids = [str(stimulus) for stimulus in load_rdms(finished / "references.h5").pattern_descriptors["stimulus"]]
+    pictures = load_thumbnails(finished / "thumbnails.npz", ids)
+    assert list(pictures) == ids
+    images = load_data(DataSettings(spec="digits", train=100, validation=100, test=200)).test
+    shown = (images.images[images.ids.index(ids[7])] * 255).round().byte()
+    np.testing.assert_array_equal(pictures[ids[7]][:, :, 0], shown[0])
 
 
 def test_methods_of_one_seed_start_alike_and_see_the_same_order(finished):

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from brainrdl.analysis.rdms import network_rdms, pixel_rdm
+from brainrdl.data.thumbnails import make_thumbnails, save_thumbnails
 from brainrdl.experiment.brain_data import BrainData, BrainFold, averaged, rows_of
 from brainrdl.experiment.choosing import Chosen, choose
 from brainrdl.experiment.common import PartRunner, RunOptions, build_seeded, save_weights, say, try_network, unfinished
@@ -22,6 +23,7 @@ from brainrdl.objectives.base import Stage
 from brainrdl.rdms import save_rdms
 from brainrdl.run_folder import (
     EXPERIMENT,
+    THUMBNAILS,
     HistoryFiles,
     Part,
     environment,
@@ -114,6 +116,7 @@ class _BrainRun(PartRunner):
                 save_rdms(rdms, self.out / "teachers" / teacher_file(method.teacher, fold.group))
         images = data.scored_stimuli.images.read()._replace(labels=None)
         save_rdms(pixel_rdm(images, experiment.score.dissimilarity), self.out / "pixels.h5")
+        save_thumbnails(make_thumbnails(images), self.out / THUMBNAILS)
         write_table(self.out / "stimuli.csv", data.stimuli.table.reset_index(drop=True))
 
     def _parts(self) -> Iterator[Part]:

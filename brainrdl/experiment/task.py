@@ -16,6 +16,7 @@ from torch import nn
 
 from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
 from brainrdl.data import DataSplits, deformed, horizontal_flips, load_data
+from brainrdl.data.thumbnails import make_thumbnails, save_thumbnails
 from brainrdl.experiment.common import (
     PartRunner,
     RunOptions,
@@ -34,6 +35,7 @@ from brainrdl.objectives.base import Stage
 from brainrdl.objectives.method import MethodContext
 from brainrdl.run_folder import (
     EXPERIMENT,
+    THUMBNAILS,
     HistoryFiles,
     Part,
     environment,
@@ -161,6 +163,8 @@ class _Run(PartRunner):
             references = self.out / "references.h5"
             if not references.exists():
                 save_rdms(self._reference_rdms(), references)
+            if not (self.out / THUMBNAILS).exists():
+                save_thumbnails(make_thumbnails(self.figure_stimuli), self.out / THUMBNAILS)
         return parts
 
     def _parts(self) -> Iterator[Part]:
@@ -366,6 +370,8 @@ class _RDMLog:
     def wants(self, epoch: int) -> bool:
         """Whether RDMs are kept after this epoch."""
         every = self.run.experiment.analysis.every
+        if isinstance(every, list):
+            return epoch + 1 in every
         return every > 0 and (epoch + 1) % every == 0
 
     def keep(self, network: nn.Module, epoch: int) -> None:

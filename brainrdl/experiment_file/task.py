@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -53,15 +53,16 @@ class AnalysisSettings(Settings):
     """What is kept for the report.
 
     layers: of the student, for its RDMs. teacher_layers: of the teacher; null takes those of `layers` that it has.
-    n_per_class: figure stimuli of each class, from the test images. every: RDMs also after every so many epochs;
-    0 = only before and after training. test_every: test error after every so many epochs, and after the last.
+    n_per_class: figure stimuli of each class, from the test images. every: RDMs also after every so many epochs, or, as
+    a list, after these (1 = the first); 0 = only before and after training. test_every: test error after every so many
+    epochs, and after the last.
     """
 
     layers: list[str] = Field(default_factory=list)
     teacher_layers: list[str] | None = None
     dissimilarity: Literal["euclidean", "sqeuclidean", "correlation", "cosine"] = "euclidean"
     n_per_class: int = Field(default=10, ge=2)
-    every: int = Field(default=0, ge=0)
+    every: Annotated[int, Field(ge=0)] | list[Annotated[int, Field(ge=1)]] = 0
     test_every: int = Field(default=1, ge=1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -176,6 +176,41 @@ def join_rdms(parts: Sequence[RDMs], union: bool = False) -> RDMs:
         },
         pattern_descriptors=patterns,
     )
+
+
+class Matched(NamedTuple):
+    """rdms: all of them over the stimuli that all have. notes: what was left out for that, a line for each part."""
+
+    rdms: RDMs
+    notes: tuple[str, ...]
+
+
+def match_rdms(parts: Sequence[RDMs], names: Sequence[str]) -> Matched:
+    """RDMs of any origin over the stimuli that all of them have, by id, in the order of the first part.
+
+    names: what each part is called in messages (its file, say). Joined as by `join_rdms`.
+    Raises ValueError where fewer than 3 stimuli are common to all, saying what ids would match if written alike.
+    """
+    known = [stimulus_ids(part) for part in parts]
+    shared = set(known[0]).intersection(*known[1:])
+    common = [stimulus for stimulus in known[0] if stimulus in shared]
+    if len(common) < 3:
+        other = min(range(len(parts)), key=lambda k: len(set(known[0]) & set(known[k])))
+        hint = explain_missing(known[0], known[other])
+        raise ValueError(
+            f"{', '.join(names)}: {len(common)} stimuli are common to all, expected at least 3; "
+            f"'{names[0]}' has '{known[0][0]}', …, '{names[other]}' has '{known[other][0]}', …"
+            + (f". {hint}" if hint else "; give RDMs over the same stimuli")
+        )
+    notes = []
+    for name, ids in zip(names, known, strict=True):
+        if len(ids) > len(common):
+            dropped = next(stimulus for stimulus in ids if stimulus not in shared)
+            notes.append(
+                f"{name}: {len(ids) - len(common)} of {len(ids)} stimuli are left out, which not all RDMs have; the "
+                f"first is '{dropped}'"
+            )
+    return Matched(join_rdms([subset_stimuli(part, common) for part in parts]), tuple(notes))
 
 
 def pair_position(low: Any, high: Any, n_stimuli: int) -> Any:

@@ -12,6 +12,7 @@ from brainrdl.rdms import (
     explain_missing,
     join_rdms,
     load_rdms,
+    match_rdms,
     select_rdms,
     stimulus_ids,
     subset_stimuli,
@@ -350,3 +351,34 @@ def test_what_is_an_rdms_own_does_not_keep_it_apart_from_others():
     assert list(mean.rdm_descriptors["roi"]) == ["IT", "EVC"]
     np.testing.assert_array_equal(mean.dissimilarities, rdms.dissimilarities.reshape(2, 2, 3).mean(1))
     assert not {"n_voxels", "dof", "notes"} & set(mean.rdm_descriptors)
+
+
+# RDMs of different origin
+
+
+def over(ids, seed=0):
+    n_pairs = len(ids) * (len(ids) - 1) // 2
+    values = np.random.default_rng(seed).random((1, n_pairs))
+    return RDMs(values, rdm_descriptors={"network": [f"net{seed}"]}, pattern_descriptors={"stimulus": list(ids)})
+
+
+def test_rdms_are_matched_over_common_stimuli_by_id_and_what_is_left_out_is_told():
+    one, other = over("abcde", 0), over("xedcb", 1)
+    matched = match_rdms([one, other], ["one.h5", "other.h5"])
+    assert list(matched.rdms.pattern_descriptors["stimulus"]) == list("bcde")
+    assert list(matched.rdms.rdm_descriptors["network"]) == ["net0", "net1"]
+    both = matched.rdms.get_matrices()
+    np.testing.assert_array_equal(both[0], one.get_matrices()[0][1:, 1:])
+    np.testing.assert_array_equal(both[1], other.get_matrices()[0][:0:-1, :0:-1])
+    assert matched.notes == (
+        "one.h5: 1 of 5 stimuli are left out, which not all RDMs have; the first is 'a'",
+        "other.h5: 1 of 5 stimuli are left out, which not all RDMs have; the first is 'x'",
+    )
+    assert match_rdms([one, over("edcba", 1)], ["one", "other"]).notes == ()
+
+
+def test_rdms_that_share_too_few_stimuli_are_refused_with_what_would_match():
+    with pytest.raises(ValueError, match=r"one\.h5, other\.h5: 2 stimuli are common to all, expected at least 3"):
+        match_rdms([over("abcd"), over("abxy")], ["one.h5", "other.h5"])
+    with pytest.raises(ValueError, match=r"5 would match after changing case, the first is 'a' for 'A'"):
+        match_rdms([over("abcde"), over("ABCDE")], ["one.h5", "other.h5"])

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MILLIMETRE = 1 / 25.4
-WIDTH = 180 * MILLIMETRE  # inches; the width of a printed page's two columns
+Width = Literal["single", "double"]
+# Inches: one column of a printed page, and two.
+WIDTHS: dict[str, float] = {"single": 85 * MILLIMETRE, "double": 180 * MILLIMETRE}
+WIDTH = WIDTHS["double"]
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -77,11 +80,19 @@ def print_style() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float, width: float = WIDTH, padding: float = 0.04) -> Figure:
-    """An empty figure whose parts make room for each other; height, width and padding in inches."""
+def check_width(width: str) -> float:
+    """A column's width in inches. Raises ValueError for one that is neither "single" nor "double"."""
+    if width not in WIDTHS:
+        raise ValueError(f"unknown figure width '{width}'; expected single (85 mm, one column) or double (180 mm, two)")
+    return WIDTHS[width]
+
+
+def new_figure(height: float, width: float | Width = WIDTH, padding: float = 0.04) -> Figure:
+    """An empty figure whose parts make room for each other; height, width (or a column's name), padding in inches."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    width = check_width(width) if isinstance(width, str) else width
     layout = ConstrainedLayoutEngine(w_pad=padding, h_pad=padding, wspace=0.0, hspace=0.0)
     return Figure(figsize=(width, height), layout=layout)
 
