@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -104,15 +104,117 @@ def report(
     context: typer.Context,
     run_dir: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     formats: Formats = "png,pdf",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report of several runs; default: report, beside the first run.")
+    ] = None,
 ) -> None:
-    """Make the tables and figures of runs anew, without training."""
+    """Make the tables, figures and report.html of runs anew, without training; of several runs one of all, too."""
     with _told(context):
-        from brainrdl.report import results_table, write_report
+        from brainrdl.report import write_report, write_reports
 
+        if len(run_dir) == 1:
+            if out is not None:
+                raise ValueError("--out is for the report of several runs; one run's is written to RUN_DIR/report")
+            write_report(run_dir[0], tuple(_words(formats)))
+        else:
+            joint = write_reports(run_dir, out, tuple(_words(formats)))
         for folder in run_dir:
-            write_report(folder, tuple(_words(formats)))
-            typer.echo(results_table(folder).to_string(index=False))
-            typer.echo(f"figures and tables: {folder / 'report'}")
+            _tell_results(folder)
+        if len(run_dir) > 1:
+            for note in joint.notes:
+                typer.echo(f"note: {note}", err=True)
+            typer.echo(f"all runs: {joint.page}")
+
+
+def _tell_results(folder: Path) -> None:
+    from brainrdl.report import results_table
+
+    table = results_table(folder)
+    typer.echo(table.to_string(index=False) if len(table) else f"{folder}: no network is finished yet")
+    typer.echo(f"figures and tables: {folder / 'report'}")
+
+
+@app.command()
+def figure(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="rdm, mds, stimulus-mds, curves, agreement or training.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Folders of runs, files of RDMs, arrays with --patterns, network files (.yaml)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="FILE.png, FILE.pdf or FILE.svg.")],
+    width: Annotated[str, typer.Option(help="single (85 mm, one column) or double (180 mm, two).")] = "double",
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only RDMs of these: descriptor=value[,value], such as layer=fc,softmax.")
+    ] = None,
+    ids: Annotated[Path | None, typer.Option(help="An array's stimuli: a file with an id a line, or a table.")] = None,
+    patterns: Annotated[bool, typer.Option("--patterns", help="Arrays are patterns, stimuli × units.")] = False,
+    dissimilarity: Annotated[str | None, typer.Option(help="Between patterns; default: correlation.")] = None,
+    stimulus: Annotated[str, typer.Option(help="The pattern descriptor that holds the stimulus ids.")] = "stimulus",
+    images: Annotated[
+        str | None, typer.Option(help="Pictures of stimuli: a folder of images named by id, or run: the run's own.")
+    ] = None,
+    categories: Annotated[Path | None, typer.Option(help="A table of stimuli (.tsv, .csv) with categories.")] = None,
+    category: Annotated[str | None, typer.Option(help="Its column, or a pattern descriptor.")] = None,
+    scale: Annotated[str, typer.Option(help="rdm: percentile or raw.")] = "percentile",
+    shared: Annotated[bool, typer.Option("--shared", help="rdm: one colour scale for all RDMs.")] = False,
+    comparison: Annotated[str | None, typer.Option(help="Of RDMs: correlation, normalized_euclidean, …")] = None,
+    bootstrap: Annotated[int, typer.Option(min=1, help="mds: samples of stimuli.")] = 20,
+    sample: Annotated[
+        int | None, typer.Option(min=3, help="mds: stimuli in each; default: as many as there are.")
+    ] = None,
+    non_metric: Annotated[bool, typer.Option("--non-metric", help="MDS of the order of distances alone.")] = False,
+    target: Annotated[list[str] | None, typer.Option(help="Networks that are targets, such as teacher.")] = None,
+    brain: Annotated[Path | None, typer.Option(help="agreement: RDMs with the descriptors roi and subject.")] = None,
+    rows: Annotated[str | None, typer.Option(help="rdm: the rdm descriptor of the grid's rows.")] = None,
+    columns: Annotated[str | None, typer.Option(help="rdm: the rdm descriptor of its columns.")] = None,
+    colour_by: Annotated[str | None, typer.Option(help="mds: the rdm descriptor of the colours.")] = None,
+    shape_by: Annotated[str | None, typer.Option(help="mds: the rdm descriptor of the shapes.")] = None,
+    inference: Annotated[
+        str, typer.Option(help="agreement: fixed, bootstrap_rdm, bootstrap_pattern or dual_bootstrap.")
+    ] = "fixed",
+    quantity: Annotated[list[str] | None, typer.Option(help="curves: only these, such as test_error.")] = None,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Allow networks package.module:callable.")] = False,
+) -> None:
+    """Draw one figure of runs, RDMs, patterns or networks, for a paper."""
+    with _told(context):
+        from brainrdl.report.figure import FigureOptions, draw_figure
+        from brainrdl.report.figure_inputs import InputOptions
+
+        chosen = FigureOptions(
+            inputs=InputOptions(
+                select=_selection(select or []),
+                ids=ids,
+                patterns=patterns,
+                dissimilarity=dissimilarity,
+                stimulus=stimulus,
+                images=images,
+                categories=categories,
+                category=category,
+                allow_code=allow_code,
+            ),
+            width=cast(Any, width),  # checked there
+            scale=scale,
+            shared=shared,
+            comparison=comparison,
+            n_bootstrap=bootstrap,
+            n_stimuli=sample,
+            metric=not non_metric,
+            targets=tuple(target or ()),
+            brain=brain,
+            rows=rows,
+            columns=columns,
+            colour_by=colour_by,
+            shape_by=shape_by,
+            inference=inference,
+            quantities=tuple(quantity or ()),
+        )
+        drawn = draw_figure(kind, inputs, out, chosen)
+        for note in drawn.notes:
+            typer.echo(f"note: {note}", err=True)
+        typer.echo(str(drawn.file))
 
 
 @app.command()
@@ -235,18 +337,29 @@ def _experiment_text(source: str, allow_code: bool) -> str:
 
 def _run(experiment: Experiment | BrainExperiment, out: Path | None, options: RunOptions) -> None:
     from brainrdl.experiment import run_experiment
-    from brainrdl.report import results_table, write_report
+    from brainrdl.report import write_report
 
     folder = out or Path("runs") / experiment.name
     chief = run_experiment(experiment, folder, options)
     if chief:
         write_report(folder)
-        typer.echo(results_table(folder).to_string(index=False))
-        typer.echo(f"figures and tables: {folder / 'report'}")
+        _tell_results(folder)
 
 
 def _words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def _selection(given: list[str]) -> dict[str, list[str]]:
+    """rdm descriptor -> the values that are wanted."""
+    chosen: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, values = text.partition("=")
+        if not equals or not name.strip() or not values.strip():
+            raise ValueError(f"--select {text}: expected descriptor=value[,value], such as layer=fc,softmax")
+        # A comma at the end leaves room for the empty name, which is a network's output.
+        chosen.setdefault(name.strip(), []).extend(value.strip() for value in values.split(","))
+    return chosen
 
 
 def _numbers(text: str | None) -> list[int]:

@@ -127,15 +127,17 @@ def mcnemar_summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method_a", "method_b", "n_seeds", "median_p", "share", "better"])
 
 
-def mcnemar_markdown(table: pd.DataFrame) -> str:
-    """`mcnemar_table` as the paper's Tables 2 and 5: the median p, below 0.05 with an arrow to the better method.
+def mcnemar_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """`mcnemar_table` as the paper's Tables 2 and 5, as text: the median p, below 0.05 with an arrow to the better one.
 
-    "←": the row's method is better, "↑": the column's, "↔": seeds contradict each other. With several seeds, in
-    brackets how many of them have p < 0.05.
+    A row and a column a method, "—" on the diagonal. "←": the row's method is better, "↑": the column's, "↔": seeds
+    contradict each other. With several seeds, in brackets how many of them have p < 0.05.
     """
     summary = mcnemar_summary(table)
     methods = list(dict.fromkeys([*summary["method_a"], *summary["method_b"]]))
-    cells: dict[tuple[str, str], str] = {}
+    cells = pd.DataFrame("", index=methods, columns=methods)
+    for method in methods:
+        cells.loc[method, method] = "—"
     for pair in summary.to_dict("records"):
         for row, column in ((pair["method_a"], pair["method_b"]), (pair["method_b"], pair["method_a"])):
             arrow = {row: " ←", column: " ↑", "mixed": " ↔"}.get(pair["better"], "")
@@ -143,11 +145,16 @@ def mcnemar_markdown(table: pd.DataFrame) -> str:
                 arrow = ""
             n_seeds = pair["n_seeds"]
             below = f" ({round(pair['share'] * n_seeds)}/{n_seeds})" if n_seeds > 1 else ""
-            cells[row, column] = format_p(pair["median_p"]) + arrow + below
-    lines = ["| | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
-    for row in methods:
-        entries = ["—" if row == column else cells.get((row, column), "") for column in methods]
-        lines.append(f"| **{row}** | " + " | ".join(entries) + " |")
+            cells.loc[row, column] = format_p(pair["median_p"]) + arrow + below
+    return cells
+
+
+def mcnemar_markdown(table: pd.DataFrame) -> str:
+    """`mcnemar_cells` as a table in Markdown."""
+    cells = mcnemar_cells(table)
+    lines = ["| | " + " | ".join(cells.columns) + " |", "|---" * (len(cells) + 1) + "|"]
+    for method, row in zip(cells.index, cells.to_numpy().tolist(), strict=True):
+        lines.append(f"| **{method}** | " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
 
 

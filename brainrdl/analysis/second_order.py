@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from brainrdl.analysis.comparison import MIN_PAIRS, similarity
+from brainrdl.analysis.scaling import multidimensional_scaling
+from brainrdl.rdms.selection import group_rdms, pair_position
+
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
 
-# Our names beside rsatoolbox's. Its measures that need complete RDMs are missing: a bootstrap sample has missing pairs.
-COMPARISONS = ("correlation", "normalized_euclidean", "cosine", "spearman", "rho-a", "tau-a", "kendall")
+# rsatoolbox's that need a kernel matrix, thus every pair: a bootstrap sample has missing ones.
+_COMPLETE = ("bures", "bures_metric")
+# Our two names, then rsatoolbox's.
+COMPARISONS = (
+    "correlation",
+    "normalized_euclidean",
+    "cosine",
+    "spearman",
+    "rho-a",
+    "tau-a",
+    "kendall",
+    "corr_cov",
+    "cosine_cov",
+    *_COMPLETE,
+)
+# Those that are defined for an RDM all of whose dissimilarities are alike.
+_OF_CONSTANT = ("normalized_euclidean", "cosine", "cosine_cov", *_COMPLETE)
 
 
 @dataclass(frozen=True)
@@ -22,6 +41,8 @@ class SecondOrder:
     coordinates: (n_rdms, 2). distances: (n_rdms, n_rdms), mean over the bootstrap samples.
     stress: Kruskal's stress-1, what of the distances two dimensions cannot show; 0 = nothing, 0.2 = poor.
     descriptors: a row an RDM (network, layer, …). comparison: what the distances are.
+    samples: (n_bootstrap, n_rdms, 2), the same for each sample's distances alone, laid onto `coordinates`.
+    n_stimuli: stimuli drawn in each sample. metric: whether distances are shown, or their order alone.
     """
 
     coordinates: np.ndarray
@@ -29,6 +50,9 @@ class SecondOrder:
     stress: float
     descriptors: pd.DataFrame
     comparison: str
+    samples: np.ndarray
+    n_stimuli: int
+    metric: bool = True
 
 
 def second_order_mds(
@@ -37,125 +61,147 @@ def second_order_mds(
     n_bootstrap: int = 20,
     n_stimuli: int | None = None,
     seed: int = 0,
+    metric: bool = True,
 ) -> SecondOrder:
     """Multidimensional scaling of distances between RDMs (Figs. 4 and 6, McClure & Kriegeskorte 2016).
 
-    Stimuli are drawn with replacement `n_bootstrap` times, `n_stimuli` each time (None: as many as the RDMs have);
-    in each sample the distance between every two RDMs is taken, and the distances are averaged. A stimulus drawn
-    twice is no pair with itself; a pair that is NaN in any RDM takes no part in any comparison.
-    comparison: "correlation" (1 - Pearson's r, Fig. 4), "normalized_euclidean" (between RDM vectors each divided by its
-    norm, Fig. 6), or 1 - similarity by rsatoolbox's cosine, spearman, rho-a, tau-a or kendall.
+    The distances are `second_order_distances`, averaged over its samples. Each sample's distances are also scaled by
+    themselves, from the mean's coordinates on, then turned, reflected and moved (not scaled) onto those: how far a
+    point lies elsewhere with other stimuli.
+    metric: whether points are to be as far apart as the distances say, or (False) only in their order.
     The same RDMs and seed give the same picture: centred, the longest extent horizontal, the first RDM on the left.
+    Raises ValueError as `second_order_distances`.
+    """
+    by_sample = second_order_distances(rdms, comparison, n_bootstrap, n_stimuli, seed)
+    distances = by_sample.mean(0)
+    coordinates, stress = multidimensional_scaling(distances, metric)
+    samples = np.empty((n_bootstrap, rdms.n_rdm, 2))
+    for k in range(n_bootstrap):
+        samples[k] = multidimensional_scaling(by_sample[k], metric, start=coordinates).coordinates
+    return SecondOrder(
+        coordinates,
+        distances,
+        stress,
+        pd.DataFrame({name: list(values) for name, values in rdms.rdm_descriptors.items() if name != "index"}),
+        comparison,
+        samples,
+        rdms.n_cond if n_stimuli is None else n_stimuli,
+        metric,
+    )
+
+
+def second_order_distances(
+    rdms: RDMs,
+    comparison: str = "correlation",
+    n_bootstrap: int = 20,
+    n_stimuli: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """The distance between every two RDMs in each of `n_bootstrap` samples of stimuli: (n_bootstrap, n_rdms, n_rdms).
+
+    Stimuli are drawn with replacement, `n_stimuli` each time (None: as many as the RDMs have). A stimulus drawn twice
+    is no pair with itself; a pair that is NaN in any RDM takes no part in any comparison. Which stimuli are drawn
+    depends on `seed` and the number of stimuli alone.
+    n_bootstrap: 0 takes every stimulus once, and gives (1, n_rdms, n_rdms).
+    comparison: "correlation" (1 - Pearson's r, Fig. 4), "normalized_euclidean" (between RDM vectors each divided by its
+    norm, Fig. 6), 1 - similarity by rsatoolbox's cosine, spearman, rho-a, tau-a, kendall, corr_cov, cosine_cov
+    (whitened; of fewer than 100 stimuli, or without bootstrap) or bures, or the root of its bures_metric (both without
+    bootstrap). rsatoolbox's neg_riem_dist is not offered: it fails on RDMs of fewer units than stimuli.
     Raises ValueError, with the RDM's name, where an RDM is constant or nowhere defined: it has no correlation.
     """
     if comparison not in COMPARISONS:
         raise ValueError(f"unknown comparison '{comparison}' of RDMs; expected one of {', '.join(COMPARISONS)}")
     if rdms.n_rdm < 2:
         raise ValueError(f"expected at least 2 RDMs to compare, got {rdms.n_rdm}")
-    n_stimuli = rdms.n_cond if n_stimuli is None else n_stimuli
-    if n_stimuli < 3 or n_bootstrap < 1:
-        raise ValueError(
-            f"expected at least 3 stimuli and 1 bootstrap sample, got {n_stimuli} stimuli and {n_bootstrap} samples"
-        )
+    drawn = _draws(rdms.n_cond, n_bootstrap, n_stimuli, seed)
     for k, reason in undefined_rdms(rdms, comparison).items():
         raise ValueError(f"{rdm_name(rdms, k)} {reason}, so it cannot be compared by '{comparison}'; leave it out")
-    generator = np.random.default_rng(seed)
-    total = np.zeros((rdms.n_rdm, rdms.n_rdm))
-    for _ in range(n_bootstrap):
-        total += _distances(_sample(rdms, generator.integers(rdms.n_cond, size=n_stimuli)), comparison)
-    distances = total / n_bootstrap
-    coordinates, stress = _mds(distances, seed)
-    descriptors = pd.DataFrame({name: list(values) for name, values in rdms.rdm_descriptors.items() if name != "index"})
-    return SecondOrder(coordinates, distances, stress, descriptors, comparison)
+    if comparison in _COMPLETE and (n_bootstrap or np.isnan(rdms.dissimilarities).any()):
+        raise ValueError(
+            f"comparison '{comparison}' needs RDMs in which every pair is measured, and a bootstrap sample has none of "
+            "a stimulus with itself; take n_bootstrap=0 and stimuli without missing pairs, or another comparison"
+        )
+    return np.stack([_distances(rdms, rows, comparison) for rows in drawn])
 
 
 def undefined_rdms(rdms: RDMs, comparison: str = "correlation") -> dict[int, str]:
     """RDMs that have no distance to others, by their position, and why: undefined throughout, or constant."""
+    return _undefined(rdms.get_vectors(), comparison)
+
+
+def rdm_name(rdms: RDMs, k: int) -> str:
+    """RDM `k` as a message names it: by network and layer where it has them, else by what tells it apart."""
+    keys = [key for key in ("network", "layer") if key in rdms.rdm_descriptors] or group_rdms(rdms, ())[0]
+    names = [f"{key} '{rdms.rdm_descriptors[key][k]}'" for key in keys]
+    return f"RDM {k}" + (f" ({', '.join(names)})" if names else "")
+
+
+def _draws(n_known: int, n_bootstrap: int, n_stimuli: int | None, seed: int) -> list[np.ndarray]:
+    """The rows of the stimuli in each sample."""
+    if n_bootstrap == 0 and n_stimuli is None:
+        return [np.arange(n_known)]
+    n_drawn = n_known if n_stimuli is None else n_stimuli
+    if n_drawn < 3 or n_bootstrap < 1:
+        raise ValueError(
+            f"expected at least 3 stimuli and 1 bootstrap sample, got {n_drawn} stimuli and {n_bootstrap} samples; to "
+            "take every stimulus once, give n_bootstrap=0 and no n_stimuli"
+        )
+    generator = np.random.default_rng(seed)
+    return [np.sort(generator.integers(n_known, size=n_drawn)) for _ in range(n_bootstrap)]
+
+
+def _undefined(vectors: np.ndarray, comparison: str) -> dict[int, str]:
     undefined: dict[int, str] = {}
-    for k, vector in enumerate(rdms.get_vectors()):
+    for k, vector in enumerate(vectors):
         measured = vector[~np.isnan(vector)]
         if not len(measured):
             undefined[k] = "is NaN throughout"
         elif np.abs(measured).max() == 0:
             undefined[k] = "is constant (all dissimilarities are 0)"
         # An angle between vectors is defined for a constant, a correlation is not.
-        elif comparison not in ("normalized_euclidean", "cosine") and _is_constant(measured):
+        elif comparison not in _OF_CONSTANT and _is_constant(measured):
             undefined[k] = f"is constant (all dissimilarities are {measured[0]:.4g})"
     return undefined
-
-
-def rdm_name(rdms: RDMs, k: int) -> str:
-    """RDM `k` as a message names it, by network and layer where it has them."""
-    names = [f"{key} '{rdms.rdm_descriptors[key][k]}'" for key in ("network", "layer") if key in rdms.rdm_descriptors]
-    return f"RDM {k}" + (f" ({', '.join(names)})" if names else "")
 
 
 def _is_constant(values: np.ndarray) -> bool:
     return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
-def _sample(rdms: RDMs, drawn: np.ndarray) -> RDMs:
-    from rsatoolbox.rdm import RDMs
-
-    # rsatoolbox draws by a descriptor; positions are unique whatever descriptors the RDMs came with.
-    # It writes NaN where a stimulus meets itself.
-    plain = RDMs(rdms.get_vectors(), rdm_descriptors=dict(rdms.rdm_descriptors))
-    sample = plain.subsample_pattern("index", drawn)
-    vectors = sample.get_vectors().copy()
-    vectors[:, np.isnan(vectors).any(0)] = np.nan
-    return RDMs(vectors, rdm_descriptors=sample.rdm_descriptors)
+def _sample(vectors: np.ndarray, n_known: int, rows: np.ndarray) -> np.ndarray:
+    """(n_rdms, n_pairs) RDMs of the stimuli at sorted `rows`; NaN in all where in any, and between equal stimuli."""
+    i, j = np.triu_indices(len(rows), 1)
+    with_itself = rows[i] == rows[j]
+    sample = vectors[:, np.where(with_itself, 0, pair_position(rows[i], rows[j], n_known))]
+    sample[:, with_itself | np.isnan(sample).any(0)] = np.nan
+    return sample
 
 
-def _distances(sample: RDMs, comparison: str) -> np.ndarray:
+def _distances(rdms: RDMs, rows: np.ndarray, comparison: str) -> np.ndarray:
     from rsatoolbox.rdm import compare
     from scipy.spatial.distance import pdist, squareform
 
-    for k, reason in undefined_rdms(sample, comparison).items():
+    sample = _sample(rdms.dissimilarities, rdms.n_cond, rows).astype(np.float64)
+    measured = ~np.isnan(sample[0])
+    if measured.sum() < MIN_PAIRS:
+        fewest = int(np.isnan(rdms.dissimilarities).sum(1).argmax())
         raise ValueError(
-            f"{rdm_name(sample, k)} {reason} in a bootstrap sample of {sample.n_cond} stimuli, so it cannot be "
+            f"{int(measured.sum())} pairs of a sample of {len(rows)} stimuli are measured in all RDMs, expected at "
+            f"least {MIN_PAIRS}; most are missing in {rdm_name(rdms, fewest)}: leave it out, or use more stimuli"
+        )
+    for k, reason in _undefined(sample, comparison).items():
+        raise ValueError(
+            f"{rdm_name(rdms, k)} {reason} in a bootstrap sample of {len(rows)} stimuli, so it cannot be "
             f"compared by '{comparison}'; leave it out, or use more stimuli"
         )
     if comparison == "normalized_euclidean":
-        vectors = sample.get_vectors()
-        vectors = vectors[:, ~np.isnan(vectors[0])]
+        vectors = sample[:, measured]
         return np.asarray(squareform(pdist(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))))
-    similarity = compare(sample, sample, method="corr" if comparison == "correlation" else comparison)
-    distances = 1 - (similarity + similarity.T) / 2
+    if comparison in _COMPLETE:
+        values = compare(sample, sample, method=comparison)
+    else:
+        values = similarity(sample, sample, "corr" if comparison == "correlation" else comparison)
+    values = (values + values.T) / 2
+    distances = np.sqrt(values.clip(min=0)) if comparison == "bures_metric" else (1 - values).clip(min=0)
     np.fill_diagonal(distances, 0)  # tau-a and rho-a of an RDM with ties are below 1 even with itself
-    return np.asarray(distances.clip(min=0))
-
-
-def _mds(distances: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    """Metric MDS in two dimensions, the best of several starts, in a position that does not depend on the start."""
-    from sklearn.manifold import smacof
-
-    scale = distances.max()
-    if scale == 0:
-        return np.zeros((len(distances), 2)), 0.0
-    # Every argument is given: their defaults changed between versions of scikit-learn.
-    arguments: dict[str, Any] = {
-        "metric": True,
-        "n_components": 2,
-        "n_init": 8,
-        "n_jobs": 1,
-        "max_iter": 500,
-        "eps": 1e-7,
-        "random_state": seed,
-        "normalized_stress": False,
-    }
-    coordinates, _ = smacof(distances / scale, **arguments)
-    coordinates = _canonical(coordinates * scale)
-    drawn = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=-1)
-    return coordinates, float(np.sqrt(((drawn - distances) ** 2).sum() / (drawn**2).sum()))
-
-
-def _canonical(coordinates: np.ndarray) -> np.ndarray:
-    """Centred, principal axes horizontal and vertical, the first point left, the vertically outermost point up."""
-    centred = coordinates - coordinates.mean(0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    turned = centred @ axes.T
-    if turned[0, 0] > 0:
-        turned[:, 0] *= -1
-    if turned[np.abs(turned[:, 1]).argmax(), 1] < 0:
-        turned[:, 1] *= -1
-    return np.asarray(turned)
+    return np.asarray(distances)

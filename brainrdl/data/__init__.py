@@ -3,7 +3,7 @@
 from brainrdl.data.augment import horizontal_flips
 from brainrdl.data.deformed import deformed
 from brainrdl.data.image_folder import ImageFiles
-from brainrdl.data.load import DataSettings, DataSplits, Description, describe, load_data
+from brainrdl.data.load import DataSettings, DataSplits, Description, describe, first_of_each_class, load_data
 from brainrdl.data.readers import stimuli_from_dataset
 from brainrdl.data.spec import DataSpec, data_root, load_spec, schema, spec_names
 
@@ -16,6 +16,7 @@ __all__ = [
     "data_root",
     "deformed",
     "describe",
+    "first_of_each_class",
     "horizontal_flips",
     "load_data",
     "load_spec",

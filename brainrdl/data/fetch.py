@@ -27,11 +27,12 @@ class FetchError(Exception):
 
 
 class PublicFile(BaseModel):
-    """A file to bring here: from url, to path (relative to the data set's folder).
+    """A file to bring here.
 
-    sha256, or md5 where the publisher tells no other (it tells damage, not malice): the file gets its name when it has
-    this. size: bytes, for the progress. unpack: put what is in a .zip, .tar (.gz, .bz2, .xz) or .gz beside it, up to
-    max_unpacked_gib; "matlab_stimuli": the images and their table out of a .mat file (`unpack_stimuli`).
+    url: from where. path: where to, relative to the data set's folder. sha256, md5: the file gets its name when it has
+    this checksum; md5 only where the publisher tells no other (it tells damage, not malice). size: bytes, for the
+    progress. max_unpacked_gib: more than this is not unpacked. unpack: put what is in a .zip, .tar (.gz, .bz2, .xz) or
+    .gz beside it; "matlab_stimuli": the images and their table out of a .mat file (`unpack_stimuli`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

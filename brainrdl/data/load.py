@@ -14,7 +14,7 @@ from brainrdl.data.image_folder import ImageFiles
 from brainrdl.data.readers import read_contents
 from brainrdl.data.spec import DataSpec, data_root, load_spec, source_lines
 from brainrdl.randomness import Draw
-from brainrdl.stimuli import Stimuli
+from brainrdl.stimuli import Stimuli, read_stimuli
 
 
 class DataSettings(BaseModel):
@@ -71,6 +71,23 @@ def load_data(settings: DataSettings, root: Path | None = None) -> DataSplits:
     splits = DataSplits(train, validation, test, contents.classes, spec.name)
     _check_classes(splits)
     return splits
+
+
+def first_of_each_class(data: DataSplits, n: int, where: str) -> Stimuli:
+    """The first `n` test images of each class, sorted by class: the stimuli of figures.
+
+    where: the setting that asks for them. Raises ValueError where a class has fewer.
+    """
+    labels = data.test.labels
+    assert labels is not None
+    rows = [torch.nonzero(labels == k)[:n, 0] for k in range(len(data.class_names))]
+    short = [name for name, found in zip(data.class_names, rows, strict=True) if len(found) < n]
+    if short:
+        raise ValueError(
+            f"{where}: {n} test images of each class are asked for, class '{short[0]}' has fewer; "
+            "lower it, or keep more test images"
+        )
+    return read_stimuli(data.test.subset(torch.cat(rows)))
 
 
 class Description(NamedTuple):

@@ -16,7 +16,10 @@ from brainrdl.settings import read_yaml, validate
 
 
 class Source(BaseModel):
-    """Where a data set comes from: plain text for people."""
+    """Where a data set comes from: plain text for people.
+
+    publisher: who made it. url: its page. licence: its terms. citation: what to cite.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,11 +32,11 @@ class Source(BaseModel):
 class DataSpec(BaseModel):
     """What a data spec (YAML) says.
 
-    name: stands in every stimulus id. format: which reader it takes. folder: where the data lie, relative to
-    the data root; of an image folder in a file of one's own, relative to that file. size: (height, width) in
-    pixels. channels: 1 grey, 3 colour. classes: their names in the labels' order; an image folder's are those
+    name: stands in every stimulus id. title: one line for people. format: which reader it takes. folder: where the data
+    lie, relative to the data root; of an image folder in a file of one's own, relative to that file. size: (height,
+    width) in pixels. channels: 1 grey, 3 colour. classes: their names in the labels' order; an image folder's are those
     of its subfolders. max_gib: up to this size an image folder is kept in memory. files: what `brainrdl fetch` brings,
-    below folder; instructions: what it prints.
+    below folder; instructions: what it prints. source: where the data set comes from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

@@ -78,6 +78,14 @@ def _read_table(name: str, folder: Path, what: str) -> pd.DataFrame:
         raise ValueError(
             f"{what}: no stimulus table {path.resolve()}; fetch its data set, or correct stimuli.table in the spec"
         )
+    return stimulus_table(path)
+
+
+def stimulus_table(path: Path) -> pd.DataFrame:
+    """A .tsv or .csv with a row a stimulus, all as text; the index is the column `stimulus`, its ids.
+
+    Raises ValueError naming the file where it is no such table, or an id is missing or stands twice.
+    """
     table = read_text_table(path)
     if "stimulus" not in table:
         raise ValueError(f"{path}: the column 'stimulus' is missing; it has: {', '.join(map(str, table))}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from brainrdl.data import DataSplits, data_root, load_data
 from brainrdl.data.folds import Fold, stimulus_folds, subject_folds
-from brainrdl.data.stimulus_set import StimulusSet, read_stimulus_set
+from brainrdl.data.stimulus_set import StimulusSet
 from brainrdl.experiment.common import build_seeded, make_preprocessing
 from brainrdl.experiment_file.brain import (
     BrainExperiment,
@@ -23,8 +23,8 @@ from brainrdl.experiment_file.brain import (
     MeasuredSettings,
     StudentSettings,
 )
-from brainrdl.fmri.read import read_rdms
-from brainrdl.fmri.spec import load_brain_spec, spec_folder
+from brainrdl.fmri.read import read_rdms, read_stimuli
+from brainrdl.fmri.spec import load_brain_spec
 from brainrdl.models import Preprocessing
 from brainrdl.models.trunk import Trunk, cached
 from brainrdl.rdms import average_rdms, explain_missing, load_rdms, select_rdms, stimulus_ids, subset_stimuli
@@ -71,7 +71,7 @@ class BrainData:
     @cached_property
     def stimuli(self) -> StimulusSet:
         """The images that networks learn from."""
-        return self._set(self.experiment.stimuli.spec)
+        return read_stimuli(self.experiment.stimuli.spec)
 
     @cached_property
     def scored_stimuli(self) -> StimulusSet:
@@ -80,7 +80,7 @@ class BrainData:
         if score.images == "training":
             return self.stimuli
         assert score.spec is not None
-        return self._set(score.spec)
+        return read_stimuli(score.spec)
 
     @cached_property
     def categories(self) -> Mapping[str, str] | None:
@@ -324,12 +324,6 @@ class BrainData:
             images = zlib.crc32(shown.images.contiguous().numpy().tobytes(), images)
         rdms = {name: _rdm_checksum(self.teacher_rdms(name)) for name in self.experiment.teachers}
         return {"images": images, "teachers": rdms, "score": _rdm_checksum(self.brain)}
-
-    def _set(self, name: str) -> StimulusSet:
-        spec = load_brain_spec(name)
-        if spec.stimuli is None:
-            raise ValueError(f"brain data spec '{name}': it tells nothing of stimuli; add stimuli (table and file)")
-        return read_stimulus_set(spec.stimuli, spec_folder(spec), spec.name)
 
 
 def measured_rdms(settings: MeasuredSettings, where: str) -> RDMs:

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
-from brainrdl.data import DataSplits, deformed, horizontal_flips, load_data
+from brainrdl.data import DataSplits, deformed, first_of_each_class, horizontal_flips, load_data
 from brainrdl.data.thumbnails import make_thumbnails, save_thumbnails
 from brainrdl.experiment.common import (
     PartRunner,
@@ -101,17 +101,7 @@ class _Run(PartRunner):
     @cached_property
     def figure_stimuli(self) -> Stimuli:
         """The first `n_per_class` test images of each class, sorted by class."""
-        test = self.data.test
-        assert test.labels is not None
-        n = self.experiment.analysis.n_per_class
-        rows = [torch.nonzero(test.labels == k)[:n, 0] for k in range(len(self.data.class_names))]
-        short = [name for name, r in zip(self.data.class_names, rows, strict=True) if len(r) < n]
-        if short:
-            raise ValueError(
-                f"analysis.n_per_class: {n} test images of each class are asked for, class '{short[0]}' has fewer; "
-                "lower it, or keep more test images"
-            )
-        return read_stimuli(test.subset(torch.cat(rows)))
+        return first_of_each_class(self.data, self.experiment.analysis.n_per_class, "analysis.n_per_class")
 
     def build(self, settings: NetworkSettings, seed: int) -> nn.Module:
         """A network with the initial weights of `seed`, or those of its file."""

@@ -19,8 +19,9 @@ Measure = Literal["euclidean", "sqeuclidean", "correlation", "cosine"]
 class StimuliSettings(Settings):
     """The images that the networks learn from: those of a brain data spec.
 
-    categories: a column of its table; agreement is scored within and across its values and, as partial correlation,
-    given them. also_within: further columns within whose values it is scored.
+    spec: a brain data spec: a built-in's name or a YAML file. categories: a column of its table; agreement is scored
+    within and across its values and, as partial correlation, given them. also_within: further columns within whose
+    values it is scored.
     """
 
     spec: str
@@ -31,7 +32,8 @@ class StimuliSettings(Settings):
 class MeasuredSettings(Settings):
     """RDMs of brains: a brain data spec that gives RDMs, or a file that `brainrdl rdms` or rsatoolbox wrote.
 
-    select: rdm descriptor -> the value, or the values, that are wanted.
+    spec: a brain data spec that gives RDMs. file: RDMs in HDF5; one of the two. select: rdm descriptor -> the value, or
+    the values, that are wanted.
     """
 
     spec: str | None = None
@@ -70,7 +72,8 @@ class ScoreSettings(MeasuredSettings):
     """What the networks' RDMs are compared with, subject by subject.
 
     images: "own", those that these subjects saw (the spec's stimuli), or "training", those of `stimuli`.
-    layers: the students' layers that are scored, in their measure `dissimilarity`. comparison: rsatoolbox's name.
+    layers: the students' layers that are scored. dissimilarity: of the students' RDMs. comparison: rsatoolbox's name of
+    how RDMs are compared.
     """
 
     images: Literal["own", "training"] = "own"
@@ -86,13 +89,20 @@ class ScoreSettings(MeasuredSettings):
 
 
 class TrunkSettings(NetworkSettings):
-    """A frozen network up to `layer`; its activations are computed once and are the student's input."""
+    """A frozen network, whose activations are computed once and are the student's input.
+
+    layer: up to which layer (module path) it goes.
+    """
 
     layer: str
 
 
 class StudentSettings(NetworkSettings):
-    """The network that learns. trunk: what comes before it and does not learn. training: its own settings of it."""
+    """The network that learns.
+
+    trunk: what comes before it and does not learn. training: settings of the experiment's `training` that are different
+    for this student.
+    """
 
     trunk: TrunkSettings | None = None
     training: dict[str, Any] = Field(default_factory=dict)
@@ -138,7 +148,10 @@ class ChooseSettings(Settings):
 
 
 class BrainTaskSettings(Settings):
-    """What is learned beside, or without, the brain: a column of the stimulus table to be told, or a data set."""
+    """What is learned beside, or without, the brain: one of the two.
+
+    column: of the stimulus table, whose values are the classes. data: a data set of its own.
+    """
 
     column: str | None = None
     data: DataSettings | None = None
@@ -153,9 +166,11 @@ class BrainTaskSettings(Settings):
 class BrainMethod(RDLSettings):
     """One row of the table: what the networks learn. Nothing at all, without teacher and task_weight: untrained.
 
-    teacher: a name of `teachers`. layers and the following are those of `RDLObjective`.
-    control: in place of the teacher's RDMs: "shuffled" or "shuffled_within" (a column `by`) stimuli, a "random" RDM of
-    the same values, a "category" model (column `by`), or the teacher's own means over categories, "category_means".
+    teacher: a name of `teachers`; null = none. layers: student layer -> the teacher's name for it, or {name: weight}.
+    dissimilarity: the student's measure. discrepancy: null goes by the teacher: "cosine" for unbiased (crossnobis)
+    RDMs, else "correlation". control: in place of the teacher's RDMs: "shuffled" or "shuffled_within" (a column `by`)
+    stimuli, a "random" RDM of the same values, a "category" model (column `by`), or the teacher's own means over
+    categories, "category_means"; null = none. by: a column of the stimulus table, for the controls that need one.
     task_weight: of the task; 0 = no task. students: which of the students; null = all. choose: false: nothing is chosen
     for this method, it is trained as the file says.
     """
@@ -194,6 +209,11 @@ class BrainMethod(RDLSettings):
 class BrainExperiment(Settings):
     """Networks taught by measured brains: every method × student × seed × fold of stimuli.
 
+    name: of the experiment, and of its folder. stimuli: the images that are learned from. students: name -> a network
+    that learns. teachers: name -> measured RDMs. task: what is learned beside the brain; null = nothing. training: how
+    students are trained. folds: which stimuli a network is scored on. choose: what inner folds choose; null = nothing.
+    methods: label -> what is learned. score: what the networks are compared with. seeds: of initial weights, order and
+    all that is drawn.
     stimulus_norm: whether batch normalisation uses its running statistics ("eval") or the batch's ("train") for stimuli
     with brain data.
     """

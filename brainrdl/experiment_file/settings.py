@@ -21,7 +21,12 @@ class Settings(BaseModel):
 
 
 class PreprocessSettings(Settings):
-    """How raw images (0…1) become a network's input; see `brainrdl.models.Preprocessing`."""
+    """How raw images (0…1) become a network's input, as `brainrdl.models.Preprocessing` does it; null = as they are.
+
+    channels: 1 (grey) or 3 (colour); colour becomes grey, grey is repeated. size: (height, width) in pixels.
+    global_contrast: each image minus its mean, divided by its standard deviation. mean, std: subtracted, then divided
+    by; one number a channel.
+    """
 
     size: tuple[int, int] | None = None
     channels: Literal[1, 3] | None = None
@@ -31,7 +36,13 @@ class PreprocessSettings(Settings):
 
 
 class NetworkSettings(Settings):
-    """network: a name as in `brainrdl.models.build_network`. arguments: of its callable. weights: a file."""
+    """A network.
+
+    network: "mnist_cnn", "nin", "small_cnn", "efficientnet_lite0", "linear_head", "torchvision:NAME", "timm:NAME", or
+    "package.module:callable" (which runs code and needs --allow-code). arguments: of its callable. weights: a file
+    (.safetensors, or a state dict of torch), or "pretrained" for efficientnet_lite0; null = initial weights, drawn.
+    preprocess: how images become its input.
+    """
 
     network: str
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -42,8 +53,12 @@ class NetworkSettings(Settings):
 class TrainingSettings(Settings):
     """How a network is trained.
 
-    schedule: of the learning rate: "linear" to zero, "halving" every `halve_every` epochs, or "constant"; reached
-    over `warm_up` epochs. clip: largest norm of the gradient. keep: "last", or "best" by validation error.
+    epochs: passes through the training images; of a method with a first stage, those that come after it. batch_size:
+    images a step. optimizer: "sgd" or "adamw". learning_rate: at its highest. momentum: of "sgd". weight_decay: of
+    either optimizer. halve_every: epochs; of the schedule "halving". warm_up: epochs over which the learning rate is
+    reached; 0 = at once.
+    schedule: of the learning rate: "linear" to zero, "halving" every `halve_every` epochs, or "constant".
+    clip: largest norm of the gradient; null = not clipped. keep: "last", or "best" by validation error.
     patience: stop after so many epochs without a lower validation error; null = never. precision: as in Lightning
     Fabric: "32-true", "bf16-mixed" or "16-mixed". compile: torch.compile.
     """

@@ -18,9 +18,12 @@ from brainrdl.settings import validate
 class DeformedSettings(Settings):
     """The teacher's images, made from the student's training images in the manner of InfiMNIST.
 
-    The first `validation` examples validate, the next `train` train (as in the paper). source: which images are
-    deformed; "train+validation" is the paper's way, in which the teacher has seen what the student is chosen on.
-    The other fields are those of `brainrdl.data.deformed`; null takes its default.
+    As in the paper, the first examples validate and the next ones train. Of the last three fields null scales with the
+    image, as in `brainrdl.data.deformed`.
+
+    train, validation: how many examples. source: which images are deformed; "train+validation" is the paper's way, in
+    which the teacher has seen what the student is chosen on. seed: of the deformations. max_shift: largest shift, in
+    pixels. displacement: of the smooth field, root mean square in pixels. smoothness: of that field, in pixels.
     """
 
     train: int = Field(ge=1)
@@ -33,7 +36,11 @@ class DeformedSettings(Settings):
 
 
 class TeacherSettings(NetworkSettings):
-    """The teacher: weights from a file, or trained first, on `data` or on `deformed` images of the student's data."""
+    """The teacher: weights from a file, or trained first.
+
+    data: what it learns from, where that is another data set than the student's. deformed: it learns from deformed
+    images of the student's data. training: how it is trained; null where it has weights. seed: of its training.
+    """
 
     data: DataSettings | None = None
     deformed: DeformedSettings | None = None
@@ -53,9 +60,9 @@ class AnalysisSettings(Settings):
     """What is kept for the report.
 
     layers: of the student, for its RDMs. teacher_layers: of the teacher; null takes those of `layers` that it has.
-    n_per_class: figure stimuli of each class, from the test images. every: RDMs also after every so many epochs, or, as
-    a list, after these (1 = the first); 0 = only before and after training. test_every: test error after every so many
-    epochs, and after the last.
+    dissimilarity: of these RDMs. n_per_class: figure stimuli of each class, from the test images. every: RDMs also
+    after every so many epochs, or, as a list, after these (1 = the first); 0 = only before and after training.
+    test_every: test error after every so many epochs, and after the last.
     """
 
     layers: list[str] = Field(default_factory=list)
@@ -67,7 +74,13 @@ class AnalysisSettings(Settings):
 
 
 class Experiment(Settings):
-    """A whole experiment: every method × every seed, on the same data, with the same teacher."""
+    """A whole experiment: every method × every seed, on the same data, with the same teacher.
+
+    name: of the experiment, and of its folder. data: the images and how they are split. student: the network that
+    learns. teacher: the network that it is pulled towards; null where no method needs one. training: how the student is
+    trained. methods: label -> its settings; the label is the method's name unless `method` says it. seeds: of initial
+    weights, order and all that is drawn; every method is trained with each. analysis: what is kept for the report.
+    """
 
     name: str
     data: DataSettings

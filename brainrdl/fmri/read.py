@@ -5,17 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainrdl.data.stimulus_set import read_stimulus_table
+from brainrdl.data.stimulus_set import StimulusSet, read_stimulus_set, read_stimulus_table
 from brainrdl.fmri.betas import read_betas
 from brainrdl.fmri.bold import read_bold
 from brainrdl.fmri.layouts import read_layout
-from brainrdl.fmri.spec import BrainSpec, RdmFile, RdmFiles, spec_folder
+from brainrdl.fmri.spec import BrainSpec, RdmFile, RdmFiles, load_brain_spec, spec_folder
 from brainrdl.fmri.trials import Trials
 from brainrdl.rdms import explain_missing, join_rdms, load_rdms, stimulus_ids, subset_stimuli
 from brainrdl.rdms.formats import read_table
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
+
+
+def read_stimuli(name: str, root: Path | None = None) -> StimulusSet:
+    """The images of a brain data spec (a built-in's name or a YAML file) and their table; no image is read yet.
+
+    root: the data root. Raises ValueError where the spec tells nothing of stimuli, and as `read_stimulus_set`.
+    """
+    spec = load_brain_spec(name)
+    if spec.stimuli is None:
+        raise ValueError(f"brain data spec '{name}': it tells nothing of stimuli; add stimuli (table and file)")
+    return read_stimulus_set(spec.stimuli, spec_folder(spec, root), spec.name)
 
 
 def read_trials(spec: BrainSpec, subject: str, roi: str, root: Path | None = None) -> Trials:

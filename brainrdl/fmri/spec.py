@@ -77,7 +77,10 @@ class RdmFile(_Settings):
 
 class RdmFiles(_Settings):
     """RDMs as they were published. Their rows are the spec's stimuli: matched by id where the file names them (HDF5,
-    tables with ids), else in the order of the stimulus table."""
+    tables with ids), else in the order of the stimulus table.
+
+    format: "rdms". files: one or several.
+    """
 
     format: Literal["rdms"]
     files: tuple[RdmFile, ...] = Field(min_length=1)
@@ -86,13 +89,13 @@ class RdmFiles(_Settings):
 class Bold(_Settings):
     """Time series of one image a run, with events in BIDS form.
 
-    images, events, confounds: paths with {subject}, {session}, {run} and, of surfaces, {hemi}. sessions, runs: their
-    values; left out: those found on disk. t_r: seconds from scan to scan; left out: as the images say.
-    model: condition (one response a condition and run), or one a trial: lsa (all trials in one model) or lss (a
+    format: "bold". images, events, confounds: paths with {subject}, {session}, {run} and, of surfaces, {hemi}.
+    sessions, runs: their values; left out: those found on disk. t_r: seconds from scan to scan; left out: as the images
+    say. model: condition (one response a condition and run), or one a trial: lsa (all trials in one model) or lss (a
     model a trial, the others in one regressor). condition: the events' column that names the stimulus. ignore: its
-    values that are no stimulus (rest) and are left out of the model. file_ids: the id is the name of a
-    stim_file without folder and ending. confounds_columns: which of the confounds' file; left out: all.
-    hrf, drift, high_pass (Hz), noise_model: nilearn's. scale: percent: of each voxel's mean over the run.
+    values that are no stimulus (rest) and are left out of the model. file_ids: the id is the name of a stim_file
+    without folder and ending. confounds_columns: which of the confounds' file; left out: all. hrf, drift, high_pass
+    (Hz), noise_model: nilearn's. scale: percent: of each voxel's mean over the run.
     """
 
     format: Literal["bold"]
@@ -123,7 +126,8 @@ class Bold(_Settings):
 class Betas(_Settings):
     """Single-trial responses that are there already: images whose volumes are trials, tables with a row a volume.
 
-    images, trials: as in `Bold`, both with the same placeholders (but {hemi}). sessions, runs: as there.
+    format: "betas". images, trials: paths with {subject}, {session}, {run} and, of surfaces' images, {hemi}, otherwise
+    the same in both. sessions, runs: their values; left out: those found on disk.
     stimulus: the table's column with the stimulus id; its columns `run` and `session`, where it has them, go before
     what stands in the file's name.
     """
@@ -144,11 +148,11 @@ class Betas(_Settings):
 class LayoutSettings(_Settings):
     """A data set in its publisher's own layout.
 
-    betas: which version of the responses, as it stands in the files' names (nsd, bold5000, glmsingle); left out: the
-    one its publisher recommends. space: nsd's preparation. shared_only: nsd's images that were meant for all subjects.
-    sessions: only these; left out: all there are. min_repetitions: only stimuli measured at least that often.
-    outputs: the folder GLMsingle wrote. trials: a table with a row a trial in the order of GLMsingle's design, its
-    columns stimulus and, where there are several, run and session.
+    format: which layout. betas: which version of the responses, as it stands in the files' names (nsd, bold5000,
+    glmsingle); left out: the one its publisher recommends. space: nsd's preparation. shared_only: nsd's images that
+    were meant for all subjects. sessions: only these; left out: all there are. min_repetitions: only stimuli measured
+    at least that often. outputs: the folder GLMsingle wrote. trials: a table with a row a trial in the order of
+    GLMsingle's design, its columns stimulus and, where there are several, run and session.
     """
 
     format: Literal["nsd", "things_fmri", "bold5000", "algonauts2023", "glmsingle"]
@@ -186,8 +190,8 @@ _FORMATS = ("rdms", "bold", "betas", *_LAYOUT_KEYS)
 class Roi(_Settings):
     """A region: voxels where `mask` is not 0, or where `atlas` has one of `labels`.
 
-    labels: numbers, or names where the file tells them (GIFTI, FreeSurfer's .annot).
-    Paths relative to the data set's folder, with {subject} and {hemi}. resample: `nearest` brings a volume in
+    mask, atlas: a file, its path relative to the data set's folder, with {subject} and {hemi}; one of the two. labels:
+    numbers, or names where the file tells them (GIFTI, FreeSurfer's .annot). resample: `nearest` brings a volume in
     another space to that of the images; without it another space is refused.
     """
 
@@ -217,6 +221,7 @@ class VoxelSelection(_Settings):
 class BrainSpec(_Settings):
     """What a brain data spec says.
 
+    kind: "brain". name: as it is called in messages and by `brainrdl fetch`. title: one line for people.
     folder: where the data lie, relative to the data root; in a file of one's own, relative to that file. stimuli:
     their table and images. data: the files, by format. subjects: as they stand in paths. hemispheres: the values of
     {hemi}, in the order in which their vertices are joined. rois: by name. measure: dissimilarity of the RDMs. folds:
@@ -225,7 +230,7 @@ class BrainSpec(_Settings):
     trials of a session or run, which changes units. voxels: which are kept; left out: all. files: what
     `fetch` brings; instructions: what it prints, such as what to do where terms must be accepted first.
     tested: on what the reader was tried. images_from: public collections that the images were taken from (ImageNet,
-    COCO, …): networks trained on those have seen them.
+    COCO, …): networks trained on those have seen them. source: where the data set comes from.
     """
 
     kind: Literal["brain"]

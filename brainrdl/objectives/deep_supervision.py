@@ -58,7 +58,10 @@ class DeepSupervision(nn.Module):
 
 
 class DeepSupervisionSettings(AlphaSettings):
-    """The task and linear classifiers on `layers` (student layers, or {layer: weight})."""
+    """The task and, with weight alpha, linear classifiers on inner layers.
+
+    layers: a list of student layers (module paths), or {layer: weight}.
+    """
 
     needs_teacher: ClassVar[bool] = False
     method: Literal["deep_supervision"] = "deep_supervision"

@@ -55,7 +55,10 @@ class Distillation(nn.Module):
 
 
 class DistillationSettings(AlphaSettings):
-    """The task and, with weight alpha, the teacher's softened outputs."""
+    """The task and, with weight alpha, the teacher's softened outputs.
+
+    temperature: what the class scores of both are divided by.
+    """
 
     method: Literal["distillation"] = "distillation"
     temperature: float = Field(4.0, gt=0, allow_inf_nan=False)

@@ -71,7 +71,10 @@ class Hints(nn.Module):
 
 
 class HintsSettings(MethodSettings):
-    """First `hint_epochs` in which `layers` (student -> teacher) learn to predict the teacher's, then the task."""
+    """First, layers learn to predict the teacher's; then the task.
+
+    layers: student layer -> teacher layer (module paths). hint_epochs: epochs of the first stage.
+    """
 
     method: Literal["hints"] = "hints"
     layers: dict[str, str] = Field(min_length=1)

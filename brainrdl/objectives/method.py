@@ -42,8 +42,8 @@ class MethodContext:
 class MethodSettings(BaseModel):
     """What an experiment file can say of any method.
 
-    data: "train", or "deformed" for training on the teacher's deformed images (a control).
-    training: settings of the experiment's `training` that are different for this method.
+    method: which method; left out, the label says it. data: "train", or "deformed" for training on the teacher's
+    deformed images (a control). training: settings of the experiment's `training` that are different for this method.
     student: settings of the experiment's `student` that are different for this method.
     """
 

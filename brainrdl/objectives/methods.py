@@ -30,6 +30,7 @@ Part = Annotated[
 class CombinedSettings(MethodSettings):
     """Several methods in one training: first stages one after the other, then the task with every auxiliary term.
 
+    parts: the methods, each with its name under `method` and its settings.
     With finetuning among them, the first of all stages starts from the teacher's weights.
     """
 

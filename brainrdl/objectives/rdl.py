@@ -248,7 +248,11 @@ DiscrepancyName = Literal["mse", "correlation", "cosine", "corr_cov", "cosine_co
 class RDLSettings(AlphaSettings):
     """The task and, with weight alpha, the teacher's RDMs.
 
-    The fields are those of `RDLObjective`. discrepancy: "mse", for a network is the teacher; null goes by the teacher.
+    As `RDLObjective`, which says more. layers: student layer -> the teacher's name for it, or {name: weight}.
+    pairs: how many distinct pairs of a batch are drawn; null = all. images: instead of pairs: all pairs among so many
+    images of a batch. dissimilarity: the student's measure and, of a network as teacher, the teacher's. discrepancy:
+    how RDMs are compared; "mse" compares units and is for a network as teacher; null goes by the teacher.
+    normalization: of "mse": "image" (Eq. 4, also for null) or "pair" (the plain mean).
     """
 
     method: Literal["rdl"] = "rdl"

@@ -1,5 +1,6 @@
-"""RDMs as rsatoolbox objects: files, selection, averages."""
+"""RDMs as rsatoolbox objects: files, selection, averages; and files of features, from which RDMs are made."""
 
+from brainrdl.rdms.features import Features, load_features
 from brainrdl.rdms.files import load_rdms, measure_name, save_rdms
 from brainrdl.rdms.selection import (
     Matched,
@@ -13,10 +14,12 @@ from brainrdl.rdms.selection import (
 )
 
 __all__ = [
+    "Features",
     "Matched",
     "average_rdms",
     "explain_missing",
     "join_rdms",
+    "load_features",
     "load_rdms",
     "match_rdms",
     "measure_name",

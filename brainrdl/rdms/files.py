@@ -18,6 +18,8 @@ from brainrdl.stimuli import check_unique
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
 
+# Texts in an attribute of HDF5's older format, which holds 64 KiB, 16 bytes a text.
+_LONG = 2000
 _RSATOOLBOXS_NAMES = {"squared euclidean": "euclidean", "squared mahalanobis": "mahalanobis"}
 
 
@@ -45,7 +47,7 @@ def load_rdms(
     if not path.is_file():
         raise ValueError(f"RDM file '{path}' is not there; correct its name, or make or fetch it")
     suffix = path.suffix.lower()
-    ids = None if stimuli is None else _given_ids(stimuli)
+    ids = None if stimuli is None else given_ids(stimuli)
     if suffix not in READERS:
         what = "a pickle is code to be run" if suffix in (".pkl", ".pickle") else f"'{suffix}' is none of them"
         raise ValueError(
@@ -73,15 +75,20 @@ def save_rdms(rdms: RDMs, path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() not in (".h5", ".hdf5"):
         raise ValueError(f"{path}: RDMs are written as HDF5; expected a name that ends with .h5")
-    storable = RDMs(
-        rdms.dissimilarities,
-        rdms.dissimilarity_measure,
-        rdms.descriptors,
-        {name: _storable(values) for name, values in rdms.rdm_descriptors.items()},
-        {name: _storable(values) for name, values in rdms.pattern_descriptors.items()},
-    )
+    descriptors = {
+        kind: {name: _storable(values) for name, values in getattr(rdms, kind).items()}
+        for kind in ("rdm_descriptors", "pattern_descriptors")
+    }
+    long = {
+        (kind, name): values.pop(name)
+        for kind, values in descriptors.items()
+        for name in list(values)
+        if isinstance(values[name], tuple) and len(values[name]) > _LONG
+    }
     buffer = io.BytesIO()
-    storable.save(buffer, file_type="hdf5")
+    RDMs(rdms.dissimilarities, rdms.dissimilarity_measure, rdms.descriptors, **descriptors).save(buffer, "hdf5")
+    if long:
+        _add_long_text(buffer, long)
     write_bytes(path, buffer.getvalue())
 
 
@@ -139,8 +146,11 @@ def _load_array(path: Path, key: str | None, ids: tuple[str, ...] | None) -> RDM
     )
 
 
-def _given_ids(stimuli: Sequence[str] | str | Path) -> tuple[str, ...]:
-    """Ids, all different, from a list or a file."""
+def given_ids(stimuli: Sequence[str] | str | Path) -> tuple[str, ...]:
+    """Ids, all different, from a list or a file: .txt with an id a line, .csv or .tsv with a column `stimulus`.
+
+    Raises ValueError where there is no such file, it is not of that kind, or an id stands twice.
+    """
     if not isinstance(stimuli, str | Path):
         ids, what = tuple(str(stimulus) for stimulus in stimuli), "stimuli"
     else:
@@ -187,6 +197,25 @@ def _an_rdm_each(value: object, n_rdms: int, what: str) -> list[Any]:
     if len(value) != n_rdms:
         raise ValueError(f"{what}: {len(value)} values for {n_rdms} RDMs; give one an RDM, or one for all")
     return list(value)
+
+
+def _add_long_text(buffer: io.BytesIO, texts: Mapping[tuple[str, str], Sequence[object]]) -> None:
+    """Write (kind, name) -> values as attributes of groups in HDF5's newer format, which may be of any size.
+
+    rsatoolbox makes groups in the older format; what is in them is moved.
+    """
+    import h5py
+
+    with h5py.File(buffer, "r+", libver="latest") as file:
+        for (kind, name), values in texts.items():
+            group = file.create_group("replacement")
+            for attribute, value in file[kind].attrs.items():
+                group.attrs[attribute] = value
+            for dataset in list(file[kind]):
+                file.move(f"{kind}/{dataset}", f"replacement/{dataset}")
+            group.attrs[name] = list(values)
+            del file[kind]
+            file.move("replacement", kind)
 
 
 def _storable(values: Iterable[object]) -> Sequence[object]:

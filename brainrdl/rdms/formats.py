@@ -27,7 +27,7 @@ class Contents(NamedTuple):
 
 def read_npy(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     """One array of numbers. Raises ValueError as `load_array`, and for a key, as there is only one."""
-    _no_key(path, key)
+    no_key(path, key)
     return Contents(load_array(path))
 
 
@@ -38,7 +38,7 @@ def read_npz(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
 
 def read_table(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     """A square with a header row and a first column of ids, or numbers alone."""
-    _no_key(path, key)
+    no_key(path, key)
     cells = read_cells(path)
     if not _has_ids(cells, n_stimuli):
         return Contents(_numbers(path, cells))
@@ -62,6 +62,18 @@ def read_table(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
 
 def read_hdf5(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     """A plain array in an HDF5 file, by its path inside (MATLAB's v7.3 files are such)."""
+    values = hdf5_array(path, key)
+    if values.ndim == 3 and values.shape[0] == values.shape[1] != values.shape[2]:
+        values = np.moveaxis(values, -1, 0)  # MATLAB's dimensions come the other way round
+    return Contents(values)
+
+
+def hdf5_array(path: Path, key: str | None) -> np.ndarray:
+    """The array as it stands in the file. key: its path inside; None: the only one.
+
+    Raises ValueError naming the file where it is none, and the keys there are where none was given and there are
+    several.
+    """
     import h5py
 
     keys: list[str] = []
@@ -74,12 +86,10 @@ def read_hdf5(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
                     "formats only: in MATLAB, save(..., '-v7')"
                 )
             key = only_key(keys, key, str(path))
-            values = file[key][()]
+            values: np.ndarray = file[key][()]
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path}: no HDF5 file, or one cut short or damaged ({error}); write it again") from None
-    if values.ndim == 3 and values.shape[0] == values.shape[1] != values.shape[2]:
-        values = np.moveaxis(values, -1, 0)  # MATLAB's dimensions come the other way round
-    return Contents(values)
+    return values
 
 
 def read_mat(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
@@ -88,16 +98,10 @@ def read_mat(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     RDMs of a struct array come with its last index running fastest.
     """
     import h5py
-    from scipy.io import loadmat
 
     if h5py.is_hdf5(path):
         return read_hdf5(path, key, n_stimuli)
-    try:
-        variables = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    except Exception as error:  # what damaged bytes lead to is not documented
-        raise ValueError(
-            f"{path}: no MATLAB file, or one cut short or damaged ({error}); in MATLAB, save(..., '-v7')"
-        ) from None
+    variables = mat_variables(path)
     key = only_key(list(variables), key, str(path))
     value = variables[key]
     if value.dtype.names and "RDM" in value.dtype.names:
@@ -110,6 +114,18 @@ def read_mat(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     if value.ndim == 3 and value.shape[0] == value.shape[1]:
         value = np.moveaxis(value, -1, 0)  # MATLAB stacks along the last dimension
     return Contents(value)
+
+
+def mat_variables(path: Path) -> dict[str, Any]:
+    """name -> value of a MATLAB file older than v7.3. Raises ValueError naming the file where it is none."""
+    from scipy.io import loadmat
+
+    try:
+        return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    except Exception as error:  # what damaged bytes lead to is not documented
+        raise ValueError(
+            f"{path}: no MATLAB file, or one cut short or damaged ({error}); in MATLAB, save(..., '-v7')"
+        ) from None
 
 
 READERS: Mapping[str, Callable[[Path, str | None, int | None], Contents]] = {
@@ -193,6 +209,7 @@ def _struct_array(path: Path, key: str, structs: np.ndarray) -> Contents:
     return Contents(np.stack(matrices), names=names)
 
 
-def _no_key(path: Path, key: str | None) -> None:
+def no_key(path: Path, key: str | None) -> None:
+    """Raise ValueError where a key was given for a file that has none."""
     if key is not None:
         raise ValueError(f"{path}: holds one array, so there is no key '{key}'; leave the key out")

@@ -1,4 +1,4 @@
-"""A finished run, or the finished part of one, as tables and figures; nothing is trained again."""
+"""A run, or several, as tables, figures and a page to look into, as far as they got; nothing is trained again."""
 
 from __future__ import annotations
 
@@ -8,19 +8,45 @@ from typing import Any
 
 import pandas as pd
 
-from brainrdl.report.brain_page import brain_results_table, write_brain_report
-from brainrdl.report.task import task_results_table, write_task_report
+from brainrdl.report.brain_report import brain_results_table, make_brain_report, write_brain_report
+from brainrdl.report.joint import JointFiles, Report, check_out, run_names, write_joint_report
+from brainrdl.report.page import write_page
+from brainrdl.report.task import make_task_report, task_results_table, write_task_report
 from brainrdl.settings import read_yaml
 
-__all__ = ["results_table", "write_report"]
+__all__ = ["JointFiles", "results_table", "write_report", "write_reports"]
 
 
 def write_report(run_dir: str | Path, formats: Sequence[str] = ("png", "pdf")) -> Any:
-    """Write RUN_DIR/report: tables as CSV and Markdown, and the figures of the run's kind.
+    """Write RUN_DIR/report: tables as CSV and Markdown, the figures of the run's kind, and report.html.
 
-    Raises ValueError for a folder that is no run or has no finished part, and for unreadable files.
+    Raises ValueError for a folder that is no run or has nothing to show, and for unreadable files.
     """
     return write_brain_report(Path(run_dir), formats) if _has_brains(run_dir) else write_task_report(run_dir, formats)
+
+
+def write_reports(
+    run_dirs: Sequence[str | Path], out: str | Path | None = None, formats: Sequence[str] = ("png", "pdf")
+) -> JointFiles:
+    """Write each run's own report, and one of them side by side: OUT/report.html and OUT/results.csv.
+
+    out: default: the folder `report` beside the first run. Runs are called by their folders' names.
+    Raises ValueError as `write_report`, for fewer than two runs, one that is given twice, and an `out` that is a run.
+    """
+    folders = [Path(folder) for folder in run_dirs]
+    if len(folders) < 2:
+        raise ValueError(f"a report of several runs needs at least 2, got {len(folders)}; use write_report for one")
+    names = run_names(folders)
+    out = folders[0].resolve().parent / "report" if out is None else Path(out)
+    check_out(out)
+    reports: list[Report] = []
+    for folder in folders:
+        report: Report = (
+            make_brain_report(folder, formats) if _has_brains(folder) else make_task_report(folder, formats)
+        )
+        write_page(report.page, folder / "report" / "report.html")
+        reports.append(report)
+    return write_joint_report(reports, names, out)
 
 
 def results_table(run_dir: str | Path) -> pd.DataFrame:

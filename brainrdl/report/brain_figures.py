@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from brainrdl.analysis.figures.style import save_figure
 from brainrdl.rdms import average_rdms, join_rdms, stimulus_ids, subset_stimuli
+from brainrdl.report.blocks import Picture, picture
 from brainrdl.report.brain import TEACHER, BrainRun, BrainTables, tradeoff_table
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ _FEWEST = 12
 
 
 class Figures(NamedTuple):
-    """files: the PNGs with their captions. notes: what was not drawn, and why."""
+    """notes: what was not drawn, and why."""
 
-    files: list[tuple[Path, str]]
+    pictures: list[Picture]
     notes: list[str]
 
 
@@ -48,14 +48,14 @@ def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) 
     if len(of_alpha):
         caption = "Accuracy of the task against agreement with the brain, over alpha."
         drawn.append((tradeoff.plot(of_alpha).figure, "tradeoff", caption))
-    rdms = _example_rdms(run)
+    rdms = example_rdms(run)
     held_out = [stimulus for stimulus in run.networks[0].fold["held_out"] if stimulus in stimulus_ids(rdms)]
     n_learned = rdms.n_cond - len(held_out)
     caption = (
         f"RDMs of the first fold's networks (student {run.networks[0].student}, first seed) and the brains' means, "
         f"over {rdms.n_cond} stimuli, {n_learned} of which the networks have learned from."
     )
-    drawn.append((rdm_grid.plot(_layers_as_rows(rdms)), "rdm_grid", caption))
+    drawn.append((rdm_grid.plot(layers_as_rows(rdms)), "rdm_grid", caption))
     unseen = subset_stimuli(rdms, held_out)
     comparable = [k for k in range(unseen.n_rdm) if k not in undefined_rdms(unseen)]
     notes = []
@@ -68,14 +68,10 @@ def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) 
         ax = second_order.plot(second_order_mds(unseen[comparable]), teacher="brain")
         caption = f"Distances between these RDMs on the {len(held_out)} stimuli that were held out, by MDS."
         drawn.append((ax.figure, "second_order_mds", caption))
-    files = []
-    for figure, name, caption in drawn:
-        written = save_figure(figure, out / name, formats)
-        files += [(path, caption) for path in written if path.suffix == ".png"]
-    return Figures(files, notes)
+    return Figures([picture(figure, out, name, caption, formats) for figure, name, caption in drawn], notes)
 
 
-def _example_rdms(run: BrainRun) -> RDMs:
+def example_rdms(run: BrainRun) -> RDMs:
     """RDMs of the first fold's networks (first student and seed), the mean brains and pixels, over common stimuli."""
     first = run.networks[0]
     alike = [n for n in run.networks if (n.student, n.seed) == (first.student, first.seed)]
@@ -102,7 +98,7 @@ def _example_rdms(run: BrainRun) -> RDMs:
 _A_ROW = 4
 
 
-def _layers_as_rows(rdms: RDMs) -> RDMs:
+def layers_as_rows(rdms: RDMs) -> RDMs:
     """With a column a method and a few of them a row, since there are many methods and few layers."""
     networks, layers = list(rdms.rdm_descriptors["network"]), list(rdms.rdm_descriptors["layer"])
     methods = [name for name in dict.fromkeys(networks) if name not in ("pixels", "brain")]

@@ -1,354 +1,163 @@
-"""The report of a run with brains as teachers: its tables as CSV and a page of results."""
+"""The page of a run with brains as teachers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isnan
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from brainrdl.analysis.accuracy import format_p
-from brainrdl.analysis.comparison import POOLING
-from brainrdl.analysis.figures.style import check_formats
-from brainrdl.report.brain import TEACHER, BrainRun, BrainTables, brain_tables
-from brainrdl.report.brain_figures import Figures, draw
-from brainrdl.report.contrasts import dissociations, gains, method_tests, teacher_shares
-from brainrdl.report.tables import NONE, markdown_table
-from brainrdl.runs import write_text
+from brainrdl.analysis.figures.style import TEACHER_COLOUR, looks
+from brainrdl.data.thumbnails import load_thumbnails
+from brainrdl.rdms import stimulus_ids
+from brainrdl.report.blocks import Block, Bullets, Heading, Paragraph, Picture
+from brainrdl.report.brain import TEACHER, BrainRun, BrainTables
+from brainrdl.report.brain_figures import example_rdms
+from brainrdl.report.brain_tables import set_up_lines
+from brainrdl.report.dots import DotPlot, DotRow, known
+from brainrdl.report.page import Explorer, Page, Section
+from brainrdl.report.rdm_view import RDMView
+from brainrdl.report.set_up import (
+    citation,
+    data_title,
+    environment_facts,
+    environment_lines,
+    left_out,
+    settings_table,
+)
+from brainrdl.run_folder import THUMBNAILS
 
 
-class Contrasts(NamedTuple):
-    """What `brainrdl.report.contrasts` makes of the scores."""
+def brain_page(
+    run: BrainRun, tables: BrainTables, results: Sequence[Block], pictures: Sequence[Picture], notes: Sequence[str]
+) -> Page:
+    """The run as a page: agreement first, then what can be looked into, then how it was made.
 
-    tests: pd.DataFrame
-    dissociations: pd.DataFrame
-    gains: pd.DataFrame
-    shares: pd.DataFrame
-
-
-def write_brain_report(run_dir: Path, formats: Sequence[str] = ("png", "pdf")) -> BrainTables:
-    """Write RUN_DIR/report: scores, means, tests and accuracies as CSV, results.md, and the figures.
-
-    A partly finished run is reported as far as it is. Raises ValueError for a run in which nothing is finished.
+    results: of `results_blocks`, under their own headings. notes: what was not scored or drawn.
     """
-    formats = check_formats(formats)
-    run = BrainRun(run_dir)
-    tables = brain_tables(run)
-    subjects = tables.subjects
-    contrasts = Contrasts(
-        method_tests(run, subjects), dissociations(run, subjects), gains(run, subjects), teacher_shares(run, subjects)
+    first, further = _by_heading(results)
+    sections = [Section("Agreement with the brain", [*score_dots(run, tables), *first])]
+    sections.append(Section("RDMs to look into", [Paragraph(_EXPLORER_WORDS), Explorer()]))
+    sections += [Section(title, blocks) for title, blocks in further]
+    if pictures:
+        sections.append(Section("Figures", pictures))
+    stimuli, score = run.settings["stimuli"]["spec"], run.settings["score"]
+    specs = dict.fromkeys(spec for spec in (stimuli, score.get("spec"), *_teacher_specs(run)) if spec)
+    sections += [_set_up(run), *left_out(notes), citation([(spec, "brain") for spec in specs])]
+    return Page(
+        kind="Networks that learn from brains",
+        title=run.name,
+        question=_question(run),
+        facts=_facts(run),
+        sections=sections,
+        status=[
+            f"{label}, seed {seed}: {n} of {n_all} networks are finished." for label, seed, n, n_all in _missing(run)
+        ],
+        views=[brain_view(run)],
     )
-    out = run_dir / "report"
-    for name, table in {**tables._asdict(), **contrasts._asdict()}.items():
-        if isinstance(table, pd.DataFrame) and len(table):
-            write_text(out / f"{name}.csv", table.to_csv(index=False))
-    figures = draw(run, tables, out, formats)
-    write_text(out / "results.md", _page(run, tables, contrasts, figures))
-    return tables
 
 
-def brain_results_table(run_dir: Path) -> pd.DataFrame:
-    """The scores on held-out pairs, as of the last report, as text to print; the teachers' own RDMs last."""
-    run = BrainRun(run_dir)
-    path = run_dir / "report" / "agreement.csv"
-    agreement = pd.read_csv(path) if path.is_file() else brain_tables(run).agreement
-    return results_rows(run, agreement, str(run.settings["score"]["layers"][0]))
+_EXPLORER_WORDS = (
+    "A representational dissimilarity matrix (RDM) says how differently a layer, or a brain region, responds to each "
+    "pair of stimuli. Here are those of the first fold's networks, the brains' means and the pixels: choose one, or "
+    "click a point. The networks have learned from some of these stimuli; scores are of held-out pairs alone."
+)
 
 
-def results_rows(run: BrainRun, agreement: pd.DataFrame, layer: str) -> pd.DataFrame:
-    """A row a network, then one a teacher's own RDM: per region the means over subjects of all pairs and of some."""
-    held_out = agreement[agreement["pairs"] == "held_out"]
-    own = held_out[(held_out["layer"] == layer) & (held_out["network"] != TEACHER)]
-    groups = [(str(name), own[own["network"] == name]) for name in dict.fromkeys(own["network"])]
-    teachers = held_out[held_out["network"] == TEACHER]
-    groups += [(f"{TEACHER}: {name}", teachers[teachers["layer"] == name]) for name in dict.fromkeys(teachers["layer"])]
-    rows = []
-    for name, part in groups:
-        row = {"network": name}
-        for roi in dict.fromkeys(held_out["roi"]):
-            for kind, words in _shown_kinds(run).items():
-                of_kind = held_out[(held_out["roi"] == roi) & (held_out["kind"] == kind)]
-                scored = _score(part[(part["roi"] == roi) & (part["kind"] == kind)])
-                row[f"{roi}, {words} ({_n_pairs(of_kind)})"] = scored
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table[[name for name in table if (table[name] != NONE).any()]]
+def _by_heading(blocks: Sequence[Block]) -> tuple[list[Block], list[tuple[str, list[Block]]]]:
+    """What stands before the first heading that opens a section, and what stands under each."""
+    first: list[Block] = []
+    further: list[tuple[str, list[Block]]] = []
+    for block in blocks:
+        if isinstance(block, Heading) and not block.text.startswith("Layer "):
+            further.append((block.text, []))
+        elif further:
+            further[-1][1].append(block)
+        else:
+            first.append(block)
+    return first, further
 
 
-def _shown_kinds(run: BrainRun) -> dict[str, str]:
-    """The kinds of the first table, in words that name the column."""
-    settings = run.settings["stimuli"]
-    within = {f"within {column}": f"within {column}" for column in settings["also_within"]}
-    return {"all": "all pairs", "within": f"within {settings['categories']}", **within}
+def _teacher_specs(run: BrainRun) -> list[str]:
+    return [str(teacher.get("spec") or "") for teacher in run.settings["teachers"].values()]
 
 
-def _all_kinds(run: BrainRun) -> dict[str, str]:
-    column = run.settings["stimuli"]["categories"]
-    known = "pixels" if column is None else f"{column}, pixels"
-    return {**_shown_kinds(run), "across": f"across {column}", "partial": f"partial, given {known}"}
+def _missing(run: BrainRun) -> Iterator[tuple[str, int, int, int]]:
+    for method, student, seed, n, n_all in run.missing:
+        yield run.label(method, student), seed, n, n_all
 
 
-def _n_pairs(rows: pd.DataFrame) -> str:
-    """How many pairs a score is over, all folds of a split together; a range where networks differ."""
-    counts = sorted(set(rows.loc[rows["score"].notna(), "n_pairs"].round().astype(int)))
-    return f"{counts[0]:,} pairs" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} pairs" if counts else NONE
-
-
-def _score(row: pd.DataFrame) -> str:
-    if row.empty or isnan(row["score"].iloc[0]):
-        return NONE
-    one = row.iloc[0]
-    interval = "" if isnan(one["low"]) else f" [{one['low']:.3f}, {one['high']:.3f}]"
-    spread = "" if isnan(one["spread"]) else f" ± {one['spread']:.3f}"
-    return f"{one['score']:.3f}{spread}{interval}" + (" ↑" if one["above_ceiling"] else "")
-
-
-def _page(run: BrainRun, tables: BrainTables, contrasts: Contrasts, figures: Figures) -> str:
-    score = run.settings["score"]
-    lines = [f"# {run.name}: agreement with the brain on what was not learned", "", *_set_up(run), ""]
-    if notes := [*tables.notes, *figures.notes]:
-        lines += ["To be known:", "", *(f"- {note}" for note in notes), ""]
-    for layer in score["layers"]:
-        if len(score["layers"]) > 1:
-            lines += [f"## Layer `{layer}`", ""]
-        lines += [markdown_table(results_rows(run, tables.agreement, layer)), ""]
-    lines += [*_ceiling_lines(run, tables, score["comparison"]), "", *_share_lines(contrasts.shares)]
-    if len(contrasts.gains):
-        lines += ["", "## Gains", "", _gain_words(run), "", markdown_table(_gain_rows(contrasts.gains))]
-    if len(contrasts.dissociations):
-        rows = contrasts.dissociations
-        rows = rows[(rows["pairs"] == "held_out") & (rows["kind"] == "all")]
-        lines += ["", "## Two teachers, two regions", "", _DISSOCIATION_WORDS, "", *_dissociation_lines(rows)]
-    lines += ["", "## Other pairs", "", "In brackets after each score the number of pairs (all folds of a split).", ""]
-    lines += [markdown_table(_other_rows(run, tables)), ""]
-    if len(contrasts.tests):
-        lines += ["## Methods paired over subjects", "", _TEST_WORDS, ""]
-        lines += [markdown_table(_test_rows(run, tables, contrasts.tests)), ""]
-    if len(tables.task):
-        lines += ["## The task", "", markdown_table(_task_rows(tables.task)), ""]
-    lines += ["## How long they learned", "", markdown_table(_epoch_rows(run)), ""]
-    for path, caption in figures.files:
-        lines += [f"![{caption}]({path.name})", "", caption, ""]
-    lines += ["Numbers: scores.csv (every network, subject and fold), subjects.csv, agreement.csv, tests.csv, …"]
-    return "\n".join(lines) + "\n"
-
-
-def _set_up(run: BrainRun) -> list[str]:
-    score, folds, brain = run.settings["score"], run.settings["folds"], run.brain.rdm_descriptors
-    n_stimuli = len(pd.read_csv(run.folder / "stimuli.csv"))
-    return [
-        f"- Scored: RDMs of {', '.join(score['layers'])} ({score['dissimilarity']}) against "
-        f"{len(set(map(str, brain['subject'])))} subjects × {', '.join(sorted(set(map(str, brain['roi']))))}, by "
-        f"{score['comparison']} (rsatoolbox), subject by subject, then averaged; never a subject who taught the "
-        "network.",
-        f"- Held out: {folds['n']} folds × {folds['splits']} splits of {n_stimuli} stimuli; pairs of which both are "
-        "held out, scored within the fold, then averaged; networks of different folds are never pooled.",
-        f"- Seeds: {', '.join(map(str, run.settings['seeds']))}.",
-        f"- Chosen: {_chosen(run)}",
-        "- In brackets: 95 % t-intervals of the mean over subjects, given these stimuli and these networks. ±: "
-        "standard deviation over splits and seeds. ↑: above the upper noise ceiling.",
-    ]
-
-
-def _chosen(run: BrainRun) -> str:
-    choose = run.settings["choose"]
-    if choose is None:
-        return "nothing; the settings are those of the experiment file."
-    what = [*choose["grid"], *(["the epoch to stop at"] if choose["epoch"] else [])]
+def _question(run: BrainRun) -> str:
+    settings = run.settings
+    taught = [name for name, method in settings["methods"].items() if method["teacher"] and not method["control"]]
+    controls = [name for name, method in settings["methods"].items() if method["control"]]
+    teachers = dict.fromkeys(data_title(spec, "brain") for spec in _teacher_specs(run) if spec)
+    scored = data_title(settings["score"].get("spec") or settings["stimuli"]["spec"], "brain")
+    against = f"; controls in the brain's place: {', '.join(controls)}" if controls else ""
     return (
-        f"{', '.join(what)}, for each network by {choose['inner']} inner folds of its own training stimuli and its own "
-        "teacher (fold.json, choosing.csv), before it was scored. All other settings are the experiment file's."
+        f"Do networks that learn from brains’ RDMs come to represent new stimuli as brains do? Taught by a brain "
+        f"({'; '.join(teachers) or 'files of RDMs'}): {', '.join(taught) or 'no method'}{against}. Scored on "
+        f"“{scored}”, on stimuli that no network has learned from and people who taught none."
     )
 
 
-def _ceiling_lines(run: BrainRun, tables: BrainTables, comparison: str) -> list[str]:
-    """The ceilings of each region; those of networks that were scored on other pairs or subjects are told apart."""
-    rows = tables.agreement[(tables.agreement["pairs"] == "held_out") & tables.agreement["score"].notna()]
-    lines = []
+def _facts(run: BrainRun) -> dict[str, str]:
+    brain = run.brain.rdm_descriptors
+    facts = {
+        "Methods": str(len(run.settings["methods"])),
+        "Students": ", ".join(run.settings["students"]),
+        "Stimuli": f"{len(pd.read_csv(run.folder / 'stimuli.csv')):,}",
+        "Subjects": str(len(set(map(str, brain["subject"])))),
+        "Regions": ", ".join(sorted(set(map(str, brain["roi"])))),
+        "Networks": str(len(run.networks)),
+    }
+    return {**facts, **environment_facts(run.folder)}
+
+
+def score_dots(run: BrainRun, tables: BrainTables) -> Iterator[DotPlot]:
+    """Agreement on held-out pairs of all kinds, a plot a region and layer, with the noise ceiling as a band."""
+    rows = tables.agreement
+    rows = rows[(rows["pairs"] == "held_out") & (rows["kind"] == "all") & rows["score"].notna()]
+    methods = {run.label(m, s): m for m in run.settings["methods"] for s in run.settings["students"]}
+    colours = {name: look.colour for name, look in looks(run.settings["methods"]).items()}
+    layers = run.settings["score"]["layers"]
     for roi in dict.fromkeys(rows["roi"]):
-        for kind, words in _shown_kinds(run).items():
-            part = rows[(rows["roi"] == roi) & (rows["kind"] == kind)].round({"ceiling_low": 3, "ceiling_high": 3})
-            told = []
-            for _, same in part.groupby(["ceiling_low", "ceiling_high"], sort=False, dropna=False):
-                names = list(dict.fromkeys(same["network"]))
-                whose = "" if len(names) == part["network"].nunique() else f" ({', '.join(map(str, names))})"
-                low, high = same["ceiling_low"].iloc[0], same["ceiling_high"].iloc[0]
-                told.append(f"no ceiling{whose}" if isnan(low) else f"{low:.3f} to {high:.3f}{whose}")
-            if told:
-                lines.append(f"- {roi}, {words}: noise ceiling between subjects {'; '.join(told)}.")
-    lines.append(
-        "- Ceilings are of the same pairs, subjects and comparison as the scores, fold by fold: each subject against "
-        f"the others' pooled RDM (lower) and against all subjects' (upper); pooled by {POOLING[comparison]}."
-    )
-    return lines
+        for layer in layers:
+            part = rows[(rows["roi"] == roi) & ((rows["layer"] == layer) | (rows["network"] == TEACHER))]
+            if part.empty:
+                continue
+            dots = []
+            for row in part.to_dict("records"):
+                name = f"{TEACHER}: {row['layer']}" if row["network"] == TEACHER else row["network"]
+                colour = colours.get(methods.get(row["network"], ""), TEACHER_COLOUR)
+                low, high = known(row["low"]), known(row["high"])
+                text = f"{row['score']:.3f}" + ("" if low is None else f"  [{low:.3f} … {high:.3f}]")
+                dots.append(DotRow(name, row["score"], low, high, (), text.replace("-", "−"), colour))
+            ceiling = part[["ceiling_low", "ceiling_high"]].round(3).drop_duplicates().dropna()
+            # Networks that were scored on other subjects have ceilings of their own, which the list below tells.
+            band = (float(ceiling.iloc[0, 0]), float(ceiling.iloc[0, 1])) if len(ceiling) else None
+            grey = "; grey: noise ceiling" + (" of the first network" if len(ceiling) > 1 else "") if band else ""
+            title = f"{roi}" + (f", layer {layer}" if len(layers) > 1 else "")
+            unit = f"{run.settings['score']['comparison']}, held-out pairs; dot: mean over subjects, bar: 95 % interval"
+            yield DotPlot(title, unit + grey, dots, reference=0.0, band=band)
 
 
-def _share_lines(shares: pd.DataFrame) -> list[str]:
-    """How much of its teacher RDM's own score a network reaches."""
-    if shares.empty:
-        return []
-    rows = shares[(shares["pairs"] == "held_out") & (shares["kind"] == "all") & (shares["score_teacher"] > 0)]
-    return [
-        f"- {row['network']}, {row['layer']}, {row['roi']}: {100 * row['share']:.0f} % of its teacher RDM's own score "
-        f"({row['score']:.3f} of {row['score_teacher']:.3f})."
-        for row in rows.to_dict("records")
-    ]
+def _set_up(run: BrainRun) -> Section:
+    settings = run.settings
+    blocks: list[Block] = [Bullets(tuple(set_up_lines(run)))]
+    parts = ("stimuli", "task", "training", "folds", "choose", "score")
+    named = {part: settings[part] for part in parts if settings.get(part)}
+    blocks += [Heading("Data and training"), settings_table(named, "part")]
+    blocks += [Heading("Students"), settings_table(settings["students"], "student")]
+    blocks += [Heading("Teachers"), settings_table(settings["teachers"], "teacher")]
+    blocks += [Heading("Methods"), settings_table(settings["methods"], "method")]
+    blocks += [Heading("Made with"), Bullets(tuple(environment_lines(run.folder)))]
+    return Section("Set-up", blocks)
 
 
-def _gain_words(run: BrainRun) -> str:
-    column = run.settings["stimuli"]["categories"]
-    return (
-        "Over the untrained network and, for those that a brain taught, over the category models: mean differences, "
-        "their 95 % intervals uncorrected. A gain is shown where the interval lies above 0. It is called category "
-        f"structure only where it is shown for all pairs and not within `{column}`."
-    )
-
-
-def _gain_rows(table: pd.DataFrame) -> pd.DataFrame:
-    rows = table[table["pairs"] == "held_out"]
-    return pd.DataFrame(
-        [
-            {
-                "network": row["a"],
-                "over": row["b"],
-                "layer": row["layer"],
-                "region": row["roi"],
-                "gain": _difference(row, "gain"),
-                "within": _difference(row, "within"),
-                "": _verdict(row),
-            }
-            for row in rows.to_dict("records")
-        ]
-    )
-
-
-def _verdict(row: Mapping[Any, Any]) -> str:
-    if pd.isna(row["category_only"]):
-        return NONE
-    if not row["gain_low"] > 0:
-        return "no gain shown"
-    return "**category structure only**" if row["category_only"] else "also within categories"
-
-
-_DISSOCIATION_WORDS = (
-    "A double dissociation is shown where each teacher's network is above the other's in its own region: both of the "
-    "first two contrasts above 0. Mean over subjects, 95 % interval, uncorrected."
-)
-
-
-def _dissociation_lines(rows: pd.DataFrame) -> list[str]:
-    lines = []
-    for (a, b, layer), part in rows.groupby(["a", "b", "layer"], sort=False):
-        shown = bool((part["low"].iloc[:2] > 0).all())
-        lines += ["", f"{a} and {b}, {layer}: {'**shown**' if shown else 'not shown'}.", ""]
-        lines += [
-            f"- {row['contrast']}: {_difference(row, 'difference')}, p {format_p(row['p'])} "
-            f"({row['n_subjects']} subjects)."
-            for row in part.to_dict("records")
-        ]
-    return lines[1:]
-
-
-def _difference(row: Mapping[Any, Any], name: str) -> str:
-    value = row[name]
-    low, high = (row["low"], row["high"]) if name == "difference" else (row[f"{name}_low"], row[f"{name}_high"])
-    return NONE if isnan(value) else f"{value:+.3f}" + ("" if isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
-
-
-_PAIRS = {"held_out": "", "train_held_out": "trained × held-out, ", "trained": "trained, "}
-
-
-def _other_rows(run: BrainRun, tables: BrainTables) -> pd.DataFrame:
-    """A row a network, layer and region: the means of the pairs and kinds that the first table leaves out."""
-    rows, words = tables.agreement, _all_kinds(run)
-    other_pairs = (rows["pairs"] != "held_out") & (rows["kind"] == "all")
-    rows = rows[other_pairs | ((rows["pairs"] == "held_out") & rows["kind"].isin(["across", "partial"]))]
-    cells: dict[tuple[str, str, str], dict[str, str]] = {}
-    for k, row in enumerate(rows.to_dict("records")):
-        place = str(row["network"]), str(row["layer"]), str(row["roi"])
-        n_pairs = "" if isnan(row["n_pairs"]) or isnan(row["score"]) else f" ({row['n_pairs']:.0f})"
-        cells.setdefault(place, {})[_PAIRS[row["pairs"]] + words[row["kind"]]] = _score(rows.iloc[[k]]) + n_pairs
-    table = pd.DataFrame(
-        [
-            {"network": network, "layer": layer, "region": roi, **scores}
-            for (network, layer, roi), scores in cells.items()
-        ]
-    )
-    return table.fillna(NONE)
-
-
-_TEST_WORDS = (
-    "Every network that a brain taught against all others, and all against the untrained one, on held-out pairs; the "
-    "first minus the second, 95 % t-interval, paired t-test. q: adjusted for the false discovery rate over layer × "
-    "region × these contrasts, one family for each student and kind of pairs."
-)
-
-
-def _test_rows(run: BrainRun, tables: BrainTables, tests: pd.DataFrame) -> pd.DataFrame:
-    words = _shown_kinds(run)
-    rows = tests[(tests["pairs"] == "held_out") & tests["kind"].isin(words)]
-    counts = tables.agreement.set_index(["network", "layer", "roi", "pairs", "kind"])["n_pairs"]
-    return pd.DataFrame(
-        [
-            {
-                "methods": f"{row['a']} − {row['b']}",
-                "layer": row["layer"],
-                "region": row["roi"],
-                "pairs": f"{words[row['kind']]} "
-                f"({counts[(row['a'], row['layer'], row['roi'], row['pairs'], row['kind'])]:.0f})",
-                "difference": f"{row['difference']:+.3f}",
-                "95 % interval": NONE if isnan(row["low"]) else f"{row['low']:+.3f} … {row['high']:+.3f}",
-                "p": format_p(row["p"]),
-                "q": format_p(row["q"]),
-                "subjects": row["n_subjects"],
-            }
-            for row in rows.to_dict("records")
-        ]
-    )
-
-
-def _task_rows(task: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy averaged over folds, with its standard deviation over seeds."""
-    seeds = task.groupby(["network", "seed"], sort=False)["accuracy"].mean()
-    means = seeds.groupby("network", sort=False).agg(["mean", "std", "count"]).reset_index()
-    alphas = task.groupby("network")["alpha"].unique()
-    return pd.DataFrame(
-        {
-            "network": means["network"],
-            "alpha": [", ".join(f"{alpha:g}" for alpha in sorted(alphas[network])) for network in means["network"]],
-            "accuracy on what was held out (%)": [
-                f"{100 * mean:.1f}" + ("" if isnan(std) else f" ± {100 * std:.1f}")
-                for mean, std in zip(means["mean"], means["std"], strict=True)
-            ],
-            "seeds": means["count"],
-        }
-    )
-
-
-def _epoch_rows(run: BrainRun) -> pd.DataFrame:
-    """Chosen epochs and settings, a row a network."""
-    rows = []
-    for label in dict.fromkeys(network.label for network in run.networks):
-        folds = [network.fold for network in run.networks if network.label == label]
-        epochs = pd.Series([fold["epoch"] for fold in folds], dtype=float).dropna()
-        chosen: dict[str, dict[str, int]] = {}
-        for fold in folds:
-            for key, value in fold["chosen"].items():
-                counts = chosen.setdefault(key, {})
-                counts[str(value)] = counts.get(str(value), 0) + 1
-        told = "; ".join(
-            f"{key}: {', '.join(f'{v} ({n}×)' for v, n in counts.items())}" for key, counts in chosen.items()
-        )
-        rows.append(
-            {
-                "network": label,
-                "networks": len(folds),
-                "epochs chosen, median (range)": NONE
-                if epochs.empty
-                else f"{epochs.median():g} ({epochs.min():g} to {epochs.max():g})",
-                "settings chosen": told or NONE,
-            }
-        )
-    return pd.DataFrame(rows)
+def brain_view(run: BrainRun) -> RDMView:
+    """The RDMs of the first fold's networks, the mean brains and the pixels."""
+    rdms = example_rdms(run)
+    file = run.folder / THUMBNAILS
+    pictures = load_thumbnails(file, stimulus_ids(rdms)) if file.is_file() else {}
+    methods = tuple(run.settings["methods"])
+    return RDMView(run.name, rdms, methods, (), pictures)

@@ -123,9 +123,8 @@ class CategoryTeacher:
 
     def targets(self, stimuli: Stimuli, pairs: Pairs) -> Mapping[str, Targets]:
         """0 or 1, NaN where a stimulus is not covered; the source's weights."""
-        number, device = self._numbers(stimuli.ids), stimuli.images.device
-        i, j = pairs.to("cpu")
-        values = (number[i] != number[j]).float()
+        device, (i, j) = stimuli.images.device, pairs.to("cpu")
+        values = differing_category(self._numbers(stimuli.ids), Pairs(i, j))
         measured = self.source.targets(stimuli, pairs)
         return {
             name: Targets(values.masked_fill(~(covered[i] & covered[j]), torch.nan).to(device), measured[name].weights)
@@ -135,6 +134,14 @@ class CategoryTeacher:
     def _numbers(self, ids: Sequence[str]) -> Tensor:
         """(n_stimuli,) category numbers, -1 where there is none."""
         return torch.tensor([self._category.get(stimulus, -1) for stimulus in ids], dtype=torch.int64)
+
+
+def differing_category(numbers: Tensor, pairs: Pairs) -> Tensor:
+    """A category model: (n_pairs,) float, 0 within a category, 1 between.
+
+    numbers: (n_stimuli,) which category each stimulus is of.
+    """
+    return (numbers[pairs.i] != numbers[pairs.j]).float()
 
 
 def random_teacher(source: TeacherRDMSource, ids: Sequence[str], seed: int = 0) -> MeasuredRDMs:

@@ -3,10 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from rsatoolbox.rdm import RDMs, compare
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
 
-from brainrdl.analysis.second_order import COMPARISONS, SecondOrder, _mds, second_order_mds, undefined_rdms
+from brainrdl.analysis.scaling import align, multidimensional_scaling
+from brainrdl.analysis.second_order import (
+    COMPARISONS,
+    SecondOrder,
+    rdm_name,
+    second_order_distances,
+    second_order_mds,
+    undefined_rdms,
+)
+
+COMPLETE = ("bures", "bures_metric")
 
 
 def random_rdms(n_rdms=5, n_stimuli=20, seed=0, low=0.0):
@@ -52,7 +62,7 @@ def test_distances_are_the_mean_over_bootstrap_samples_of_a_plain_loop(compariso
 def test_distances_are_symmetric_and_zero_on_self(comparison):
     rdms = random_rdms()
     rdms.dissimilarities = rdms.dissimilarities.round(1)  # ties
-    result = second_order_mds(rdms, comparison, n_bootstrap=2)
+    result = second_order_mds(rdms, comparison, n_bootstrap=0 if comparison in COMPLETE else 2)
     np.testing.assert_allclose(result.distances, result.distances.T, atol=1e-12)
     assert (np.diag(result.distances) == 0).all()
     assert (result.distances[~np.eye(5, dtype=bool)] > 0).all()
@@ -60,13 +70,51 @@ def test_distances_are_symmetric_and_zero_on_self(comparison):
     assert list(result.descriptors["network"]) == [f"net{k}" for k in range(5)]
 
 
-@pytest.mark.parametrize("comparison", ["cosine", "rho-a", "tau-a", "kendall"])
-def test_other_comparisons_are_rsatoolboxs(comparison):
-    rdms = random_rdms(n_rdms=2)
-    drawn = np.random.default_rng(0).integers(20, size=20)
-    sample = rdms.subsample_pattern("index", drawn)
-    expected = 1 - compare(sample[0], sample[1], comparison)[0, 0]
-    assert second_order_mds(rdms, comparison, n_bootstrap=1).distances[0, 1] == pytest.approx(expected)
+@pytest.mark.parametrize("comparison", [c for c in COMPARISONS if c not in ("normalized_euclidean", *COMPLETE)])
+@pytest.mark.parametrize("n_stimuli", [20, 12])
+def test_distances_are_rsatoolboxs_on_the_very_same_samples(comparison, n_stimuli):
+    rdms = random_rdms(n_rdms=3)
+    found = second_order_distances(rdms, comparison, n_bootstrap=3, n_stimuli=n_stimuli, seed=5)
+    generator = np.random.default_rng(5)
+    for distances in found:
+        sample = rdms.subsample_pattern("index", generator.integers(20, size=n_stimuli))
+        expected = 1 - compare(sample, sample, "corr" if comparison == "correlation" else comparison)
+        # A pair that was drawn twice is a tie, with which rho-a and tau-a of an RDM with itself are below 1.
+        np.testing.assert_allclose(distances, expected * (1 - np.eye(3)), atol=1e-9)
+    mean = second_order_mds(rdms, comparison, n_bootstrap=3, n_stimuli=n_stimuli, seed=5).distances
+    np.testing.assert_allclose(mean, found.mean(0), atol=1e-12)
+
+
+@pytest.mark.parametrize("comparison", [c for c in COMPARISONS if c != "normalized_euclidean"])
+def test_without_bootstrap_every_stimulus_is_taken_once(comparison):
+    patterns = np.random.default_rng(0).normal(size=(3, 12, 30))
+    rdms = RDMs(np.stack([pdist(p, "sqeuclidean") for p in patterns]))
+    result = second_order_mds(rdms, comparison, n_bootstrap=0)
+    expected = compare(rdms, rdms, "corr" if comparison == "correlation" else comparison)
+    expected = np.sqrt(expected.clip(min=0)) if comparison == "bures_metric" else 1 - expected
+    np.testing.assert_allclose(result.distances, expected * (1 - np.eye(3)), atol=1e-9)
+    assert result.samples.shape == (0, 3, 2)
+    assert result.n_stimuli == 12
+
+
+def test_rdms_are_whitened_as_far_as_rsatoolbox_can():
+    rdms = random_rdms(n_rdms=2, n_stimuli=100)
+    with pytest.raises(ValueError, match=r"'corr_cov' needs every pair of 100 stimuli, .* use 'corr', 'cosine'"):
+        second_order_distances(rdms, "corr_cov", n_bootstrap=1)
+    assert second_order_distances(rdms, "corr_cov", n_bootstrap=1, n_stimuli=60).shape == (1, 2, 2)
+    whole = second_order_distances(rdms, "corr_cov", n_bootstrap=0)[0, 0, 1]
+    assert whole == pytest.approx(1 - compare(rdms[0], rdms[1], "corr_cov").item())
+
+
+@pytest.mark.parametrize("comparison", COMPLETE)
+def test_comparisons_that_need_every_pair_say_so(comparison):
+    rdms = random_rdms()
+    message = rf"'{comparison}' needs RDMs in which every pair is measured, .* take n_bootstrap=0 and stimuli without"
+    with pytest.raises(ValueError, match=message):
+        second_order_mds(rdms, comparison)
+    rdms.dissimilarities[1, 4] = np.nan
+    with pytest.raises(ValueError, match=message):
+        second_order_mds(rdms, comparison, n_bootstrap=0)
 
 
 def test_correlation_ignores_scale_and_offset_and_the_norm_ignores_scale():
@@ -104,6 +152,7 @@ def test_the_same_seed_gives_the_same_picture_and_another_one_other_samples():
     rdms = random_rdms()
     first, again, other = (second_order_mds(rdms, n_bootstrap=2, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.coordinates, again.coordinates)
+    np.testing.assert_array_equal(first.samples, again.samples)
     assert not np.allclose(first.distances, other.distances)
 
 
@@ -113,35 +162,32 @@ def test_distances_do_not_depend_on_which_rdms_stand_beside():
     np.testing.assert_allclose(alone[0, 1], second_order_mds(rdms).distances[3, 1])
 
 
-def test_points_in_a_plane_are_found_again():
-    points = np.random.default_rng(0).normal(size=(8, 2))
-    distances = squareform(pdist(points))
-    coordinates, stress = _mds(distances, seed=0)
-    np.testing.assert_allclose(squareform(pdist(coordinates)), distances, atol=0.01)
-    assert stress < 0.01
+@pytest.mark.parametrize("metric", [True, False])
+def test_the_picture_is_the_scaling_of_the_mean_distances(metric):
+    result = second_order_mds(random_rdms(), n_bootstrap=3, metric=metric)
+    coordinates, stress = multidimensional_scaling(result.distances, metric)
+    np.testing.assert_array_equal(result.coordinates, coordinates)
+    assert (result.stress, result.metric) == (stress, metric)
 
 
-def test_the_picture_does_not_depend_on_rotation_reflection_or_start():
-    points = np.random.default_rng(1).normal(size=(8, 2)) * [3, 1]
-    distances = squareform(pdist(points))
-    pictures = [_mds(distances, seed)[0] for seed in (0, 1, 2)]
-    for picture in pictures[1:]:
-        np.testing.assert_allclose(picture, pictures[0], atol=0.05)
-    centred = pictures[0]
-    np.testing.assert_allclose(centred.mean(0), 0, atol=1e-12)
-    assert centred[0, 0] < 0
-    assert centred[:, 0].var() > centred[:, 1].var()
-    assert centred[np.abs(centred[:, 1]).argmax(), 1] > 0
+@pytest.mark.parametrize("metric", [True, False])
+def test_each_samples_points_are_its_distances_scaled_and_laid_onto_the_mean(metric):
+    rdms = random_rdms(n_rdms=3)  # three points: their distances fit in a plane, from any start
+    result = second_order_mds(rdms, n_bootstrap=4, seed=2, metric=metric)
+    assert result.samples.shape == (4, 3, 2)
+    for points, distances in zip(result.samples, second_order_distances(rdms, n_bootstrap=4, seed=2), strict=True):
+        if metric:
+            np.testing.assert_allclose(pdist(points), distances[np.triu_indices(3, 1)], rtol=1e-3)
+        np.testing.assert_allclose(align(points, result.coordinates), points, atol=1e-9)
+        np.testing.assert_allclose(points.mean(0), 0, atol=1e-9)
 
 
-def test_stress_is_kruskals():
-    # Three points at distance 1 lie in a plane; four do not: a regular tetrahedron is flattened.
-    _, none = _mds(1 - np.eye(3), seed=0)
-    coordinates, stress = _mds(1 - np.eye(4), seed=0)
-    drawn = pdist(coordinates)
-    assert none < 1e-3
-    assert stress == pytest.approx(np.sqrt(((drawn - 1) ** 2).sum() / (drawn**2).sum()))
-    assert stress > 0.1
+def test_more_stimuli_leave_less_spread():
+    patterns = np.random.default_rng(0).normal(size=(4, 120, 5))
+    patterns[1:] += patterns[0]
+    rdms = RDMs(np.stack([pdist(p) for p in patterns]))
+    few, many = (second_order_mds(rdms, n_stimuli=n).samples.var(0).sum() for n in (12, 120))
+    assert many < few / 4
 
 
 def test_identical_rdms_fall_on_one_point():
@@ -150,6 +196,7 @@ def test_identical_rdms_fall_on_one_point():
     assert isinstance(result, SecondOrder)
     assert result.stress == 0
     np.testing.assert_array_equal(result.coordinates, 0)
+    np.testing.assert_array_equal(result.samples, 0)
 
 
 def test_a_constant_rdm_is_refused_by_name():
@@ -178,9 +225,31 @@ def test_an_rdm_that_is_constant_in_a_sample_is_refused_by_name():
 
 def test_arguments_are_checked():
     rdms = random_rdms()
-    with pytest.raises(ValueError, match="unknown comparison 'bures' of RDMs; expected one of correlation, normalized"):
-        second_order_mds(rdms, "bures")
+    with pytest.raises(
+        ValueError, match="unknown comparison 'neg_riem_dist' of RDMs; expected one of correlation, normalized"
+    ):
+        second_order_mds(rdms, "neg_riem_dist")
     with pytest.raises(ValueError, match="expected at least 2 RDMs to compare, got 1"):
         second_order_mds(rdms[0])
     with pytest.raises(ValueError, match="at least 3 stimuli and 1 bootstrap sample, got 2 stimuli and 20 samples"):
         second_order_mds(rdms, n_stimuli=2)
+    with pytest.raises(
+        ValueError, match="12 stimuli and 0 samples; to take every stimulus once, give n_bootstrap=0 an"
+    ):
+        second_order_mds(rdms, n_bootstrap=0, n_stimuli=12)
+
+
+def test_rdms_without_common_pairs_are_refused():
+    rdms = random_rdms(n_rdms=2)
+    rdms.dissimilarities[0, :100] = np.nan
+    rdms.dissimilarities[1, 90:] = np.nan
+    message = r"0 pairs of a sample of 20 stimuli are measured in all RDMs, .* missing in RDM 0 \(network 'net0', layer"
+    with pytest.raises(ValueError, match=message):
+        second_order_mds(rdms)
+
+
+def test_an_rdm_is_named_by_what_tells_it_apart():
+    rdms = RDMs(np.ones((2, 3)), rdm_descriptors={"roi": ["EVC", "IT"], "subject": ["1", "1"]})
+    assert rdm_name(rdms, 1) == "RDM 1 (roi 'IT', subject '1')"
+    assert rdm_name(random_rdms(), 1) == "RDM 1 (network 'net1', layer 'fc')"
+    assert rdm_name(RDMs(np.ones((2, 3))), 1) == "RDM 1"

@@ -490,6 +490,23 @@ def test_a_file_holds_the_rdms_and_rsatoolbox_reads_it(stimuli, tmp_path, names)
     assert [path.name for path in tmp_path.iterdir()] == ["rdms.h5"]
 
 
+def test_thousands_of_names_of_any_characters_are_written(tmp_path):
+    descriptors = {"name": [f"Käfer {k}" for k in range(5000)], "roi": ["犬"] * 5000, "subject": list(range(5000))}
+    rdms = RDMs(
+        np.arange(15000.0).reshape(5000, 3),
+        "euclidean",
+        rdm_descriptors=dict(descriptors),
+        pattern_descriptors={"stimulus": ["ä", "b", "c"], "label": [0, 1, 1]},
+    )
+    save_rdms(rdms, tmp_path / "rdms.h5")
+    for again in (load_rdms(tmp_path / "rdms.h5"), load_rdm(str(tmp_path / "rdms.h5"))):
+        np.testing.assert_array_equal(again.dissimilarities, rdms.dissimilarities)
+        for name, values in descriptors.items():
+            assert list(again.rdm_descriptors[name]) == values, name
+        assert list(again.pattern_descriptors["stimulus"]) == ["ä", "b", "c"]
+    assert rdms.rdm_descriptors["name"] == descriptors["name"]
+
+
 def test_a_joined_file_without_a_measure_can_be_read(stimuli, tmp_path):
     save_rdms(join_rdms([pixel_rdm(stimuli), label_rdm(stimuli)]), tmp_path / "references.h5")
     assert load_rdms(tmp_path / "references.h5").dissimilarity_measure is None

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from brainrdl.analysis.agreement import KINDS, check_scores
-from brainrdl.analysis.figures.style import TEACHER_COLOUR, Look, looks, new_figure, print_style
+from brainrdl.analysis.figures.style import TEACHER_COLOUR, Look, Width, check_width, looks, new_figure, print_style
 from brainrdl.analysis.inference import over_subjects
 
 if TYPE_CHECKING:
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _IN_WORDS = {"all": "all pairs", "within": "within category", "across": "across categories", "partial": "partial"}
-_MEASURE = {
+# What a score is called on an axis.
+MEASURES = {
     "spearman": "Spearman's ρ",
-    "rho-a": "Spearman's ρ$_a$",
-    "tau-a": "Kendall's τ$_a$",
+    "rho-a": "Spearman's ρₐ",
+    "tau-a": "Kendall's τₐ",
     "corr": "Pearson's r",
     "cosine": "cosine",
     "corr_cov": "whitened r",
     "cosine_cov": "whitened cosine",
 }
-_CEILING_COLOUR = "0.87"
+CEILING_COLOUR = "0.87"
 # The teachers' lines, solid first; more than four are told apart by nothing but their place.
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
@@ -37,6 +38,7 @@ def plot(
     pairs: str = "held_out",
     kinds: Sequence[str] | None = None,
     teacher: str = "teacher",
+    width: Width = "double",
 ) -> Figure:
     """A column of panels a region, a row of panels a layer and kind of pairs, a line of points a network.
 
@@ -46,8 +48,10 @@ def plot(
     table: the subject-level table (`average_seeds`). networks: in order from the top, and all of the experiment's, so
     that each has its colour in every figure; None: those there are. kinds: None: those there are.
     teacher: the network whose rows are the teacher's (`as_model`); it has lines instead of points.
-    Raises ValueError for missing columns, a subject that occurs twice, or no such rows.
+    width: "double" (180 mm), or "single" (85 mm) for one or two regions.
+    Raises ValueError for missing columns, a subject that occurs twice, no such rows, or another width.
     """
+    check_width(width)
     columns = ("network", "layer", "roi", "subject", "pairs", "kind", "score", "n_pairs", "ceiling_low", "ceiling_high")
     check_scores(table, columns, columns[:6])
     kinds = [kind for kind in KINDS if (table["kind"] == kind).any()] if kinds is None else list(kinds)
@@ -67,14 +71,20 @@ def plot(
         raise ValueError("every score is NaN; nothing to draw")
     rois, teachers = (list(dict.fromkeys(names)) for names in (table["roi"], of_teacher["layer"]))
     with print_style():
-        figure = new_figure(height=0.85 + len(rows) * (0.35 + 0.2 * len(shown)))
+        handles = _legend(teachers)
+        n_across = 1 if width == "single" else 3 if teachers else 4
+        below = 0.6 + 0.15 * (-(-len(handles) // n_across))
+        figure = new_figure(height=below + len(rows) * (0.35 + 0.2 * len(shown)), width=width)
         axes: Any = figure.subplots(len(rows), len(rois), sharex=True, sharey=True, squeeze=False)
         for k, (panels, (layer, kind)) in enumerate(zip(axes, rows, strict=True)):
             for ax, roi in zip(panels, rois, strict=True):
                 here = (table["roi"] == roi) & (table["kind"] == kind) & (table["layer"] == layer)
                 own = of_teacher[(of_teacher["roi"] == roi) & (of_teacher["kind"] == kind)]
                 _panel(ax, table[here], own, teachers, shown)
-                ax.set_title(("" if k else f"{roi}\n") + _counts(table[here]), fontsize=7)
+                counts = _counts(table[here])
+                # A narrow panel has no room for both on one line.
+                counts = counts.replace(", ", "\n") if width == "single" else counts
+                ax.set_title(("" if k else f"{roi}\n") + counts, fontsize=7)
             heading: dict[str, Any] = {"ha": "right", "va": "bottom", "fontweight": "bold"}
             panels[0].text(
                 -0.02, 1.0, f"{layer or 'output'}\n{_IN_WORDS[kind]}", transform=panels[0].transAxes, **heading
@@ -82,8 +92,8 @@ def plot(
         axes[0, 0].set_ylim(len(shown) - 0.4, -0.6)
         measures = list(table["comparison"].unique()) if "comparison" in table else []
         for ax in axes[-1]:
-            ax.set_xlabel(_MEASURE[measures[0]] if len(measures) == 1 else "Agreement")
-        figure.legend(handles=_legend(teachers), loc="outside lower center", ncols=3 if teachers else 4)
+            ax.set_xlabel(MEASURES[measures[0]] if len(measures) == 1 else "Agreement")
+        figure.legend(handles=handles, loc="outside lower center", ncols=n_across)
     return figure
 
 
@@ -95,7 +105,7 @@ def _panel(
         low, high = means["ceiling_low"].mean(), means["ceiling_high"].mean()
         # Nothing is drawn where there is no ceiling.
         if not np.isnan(low):
-            ax.axvspan(low, high, color=_CEILING_COLOUR, linewidth=0, zorder=0)
+            ax.axvspan(low, high, color=CEILING_COLOUR, linewidth=0, zorder=0)
     for dashes, name in zip(_DASHES * 8, teachers, strict=False):
         own = teacher.loc[teacher["layer"] == name, "score"]
         ax.axvline(own.mean(), color=TEACHER_COLOUR, linestyle=dashes, linewidth=0.9, zorder=1)
@@ -143,7 +153,7 @@ def _legend(teachers: Sequence[str]) -> list[Any]:
         Line2D([], [], marker="o", markersize=2.5, label="one subject", **grey),
         Line2D([], [], color="0.35", marker="o", markersize=5, label="mean, 95 % interval over subjects"),
         Line2D([], [], marker="^", markersize=4.5, label="above the upper ceiling", **grey),
-        Patch(color=_CEILING_COLOUR, label="noise ceiling, lower to upper"),
+        Patch(color=CEILING_COLOUR, label="noise ceiling, lower to upper"),
         *(
             Line2D([], [], color=TEACHER_COLOUR, linestyle=dashes, linewidth=0.9, label=f"teacher RDM itself ({layer})")
             for dashes, layer in zip(_DASHES * 8, teachers, strict=False)

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from brainrdl.analysis.figures.rdm import arrange, draw_rdm, draw_sides, shade
 from brainrdl.analysis.figures.style import MILLIMETRE, WIDTH, looks, new_figure, print_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from rsatoolbox.rdm import RDMs
 
 _LARGEST = 55 * MILLIMETRE  # of an RDM
 _BELOW = 2.2  # inches
 _ROIS_A_ROW = 4
-# More names than this would run into each other.
-_MOST_NAMES = 24
 _RELIABILITIES = {"rdm_reliability": "RDM", "pattern_reliability": "patterns"}
 
 
@@ -28,7 +26,7 @@ def plot(rdms: RDMs, table: pd.DataFrame, title: str = "") -> Figure:
 
     rdms: pattern_descriptor category, where there is one, sorts and names. table: a row an RDM, in their order, with
     the columns subject and roi, ceiling_low, ceiling_high, n_voxels (or n_stimuli) and, where they are known,
-    rdm_reliability, pattern_reliability, ceiling_within. NaN in an RDM is grey.
+    rdm_reliability, pattern_reliability, ceiling_within. NaN in an RDM is hatched.
     Raises ValueError for other numbers of rows than RDMs.
     """
     if len(table) != rdms.n_rdm:
@@ -41,18 +39,17 @@ def plot(rdms: RDMs, table: pd.DataFrame, title: str = "") -> Figure:
         height = n_rows * (cell + 0.8) + 0.2
         figure = new_figure(width=WIDTH, height=height + _BELOW, padding=0.06)
         above, below = figure.subfigures(2, 1, height_ratios=[height, _BELOW], squeeze=False).flat
-        above.suptitle(title, fontsize=8.5)
-        order, names, places = _order(rdms)
+        means = _mean_rdms(rdms, [np.flatnonzero(table["roi"] == roi) for roi in rois])
+        shades, sides = shade(means, "raw")._replace(own=False), arrange(means)
+        hatched = " (hatched: not measured)" if np.isnan(shades.values).any() else ""
+        above.suptitle(f"{title}{hatched}".strip(), fontsize=8.5)
         for k, roi in enumerate(rois):
             ax = above.add_subplot(n_rows, n_columns, k + 1)
-            image = _mean_rdm(rdms, np.flatnonzero(table["roi"] == roi))[np.ix_(order, order)]
-            shown = ax.imshow(image, cmap=_colours(), interpolation="nearest", **_limits(image, rdms))
             n_subjects = table.loc[table["roi"] == roi, "subject"].nunique()
-            ax.set_title(f"{roi}\n{n_subjects} subject{'s' * (n_subjects > 1)}", pad=3)
-            ax.set_xticks(places, names, rotation=90, fontsize=5.5)
-            ax.set_yticks(places, names if k % n_columns == 0 else [""] * len(places), fontsize=5.5)
-            ax.tick_params(length=0, pad=1)
-            bar = above.colorbar(shown, ax=ax, shrink=0.8, label=rdms.dissimilarity_measure or "dissimilarity")
+            draw_rdm(ax, shades, k, sides, cell, f"{roi}\n{n_subjects} subject{'s' * (n_subjects > 1)}")
+            draw_sides(ax, sides, cell, left=k % n_columns == 0)
+            measure = rdms.dissimilarity_measure or "dissimilarity"
+            bar = above.colorbar(ax.images[0], ax=ax, shrink=0.8, label=measure)
             bar.outline.set_linewidth(0.5)
         reliability, ceilings, voxels = below.subplots(1, 3)
         _reliabilities(reliability, table, rois)
@@ -117,37 +114,15 @@ def _legend_or_reason(ax: Axes, shown: bool, reason: str) -> None:
         ax.text(0.5, 0.5, reason, ha="center", va="center", transform=ax.transAxes)
 
 
-def _order(rdms: RDMs) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """The order of stimuli, by category where they have one; names along the axes and the rows at which these stand."""
-    descriptors = rdms.pattern_descriptors
-    named = next((name for name in ("category", "stimulus") if name in descriptors), None)
-    labels = [str(value) for value in descriptors[named]] if named else [""] * rdms.n_cond
-    names = list(dict.fromkeys(labels))
-    code = np.array([names.index(label) for label in labels])
-    order = np.argsort(code, kind="stable")
-    if len(names) > _MOST_NAMES or not named:
-        return order, [], np.array([])
-    return order, names, np.array([np.flatnonzero(code[order] == k).mean() for k in range(len(names))])
+def _mean_rdms(rdms: RDMs, rows: list[np.ndarray]) -> RDMs:
+    """An RDM for each group of rows: the mean over what was measured, NaN where nothing was."""
+    from rsatoolbox.rdm import RDMs
 
-
-def _mean_rdm(rdms: RDMs, rows: np.ndarray) -> np.ndarray:
-    """(n_stimuli, n_stimuli): mean over RDMs of what was measured, NaN where nothing was."""
-    matrices = rdms.get_matrices()[rows]
-    measured = ~np.isnan(matrices)
-    total = np.where(measured, matrices, 0).sum(0)
-    mean: np.ndarray = np.divide(total, measured.sum(0), out=np.full(total.shape, np.nan), where=measured.any(0))
-    return mean
-
-
-def _limits(image: np.ndarray, rdms: RDMs) -> dict[str, float]:
-    """The range of colours: of all pairs, since a diagonal of zeros would take up half of it where zero is far."""
-    values = image[np.triu_indices(len(image), 1)]
-    lowest = float(np.nanmin(values, initial=np.inf))
-    zero_counts = rdms.dissimilarity_measure == "crossnobis"
-    return {"vmin": min(lowest, 0.0) if zero_counts else lowest, "vmax": float(np.nanmax(values, initial=-np.inf))}
-
-
-def _colours() -> Colormap:
-    import matplotlib
-
-    return matplotlib.colormaps["viridis"].with_extremes(bad="0.75")
+    means = []
+    for k in rows:
+        vectors = rdms.dissimilarities[k]
+        measured = ~np.isnan(vectors)
+        total = np.where(measured, vectors, 0).sum(0)
+        means.append(np.divide(total, measured.sum(0), out=np.full(total.shape, np.nan), where=measured.any(0)))
+    patterns = {name: list(values) for name, values in rdms.pattern_descriptors.items() if name != "index"}
+    return RDMs(np.stack(means), rdms.dissimilarity_measure, pattern_descriptors=patterns)

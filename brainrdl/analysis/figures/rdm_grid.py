@@ -1,187 +1,240 @@
-"""RDMs of every method and layer, between the pixels' and the labels' (Fig. 3, McClure & Kriegeskorte 2016)."""
+"""Many RDMs: networks by layers between the pixels' and the labels' (Fig. 3, McClure & Kriegeskorte 2016), or any."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from brainrdl.analysis.figures.style import MILLIMETRE, WIDTH, new_figure, print_style
+from brainrdl.analysis.figures.rdm import (
+    STRIP,
+    STRIP_GAP,
+    TITLE,
+    Shades,
+    Sides,
+    add_bar,
+    add_key,
+    arrange,
+    bar_height,
+    check_drawable,
+    draw_rdm,
+    draw_sides,
+    fitted,
+    key_height,
+    range_height,
+    shade,
+    text_width,
+    titles,
+)
+from brainrdl.analysis.figures.style import MILLIMETRE, Width, check_width, new_figure, print_style
+from brainrdl.analysis.figures.thumbnails import side_within
+from brainrdl.rdms.selection import group_rdms, rdm_descriptor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rsatoolbox.rdm import RDMs
 
-_SCALES = {
-    "percentile": "Dissimilarity, ranked within each RDM\n(0 = its smallest, 100 = its largest)",
-    "raw": "Dissimilarity, as a share of each RDM's largest",
-}
-# Inches: what a printed page has room for; the largest RDM; between RDMs; a letter of a class name.
+    from brainrdl.data.thumbnails import Thumbnails
+
+# Inches: what a printed page has room for; the largest RDM; between RDMs; a title.
 _MOST_HEIGHT = 230 * MILLIMETRE
-_LARGEST = 45 * MILLIMETRE
+_LARGEST = 60 * MILLIMETRE
 _GAP = 0.06
-_LETTER = 0.048
-# More class names than this would run into each other.
-_MOST_NAMES = 12
+_TITLE = 0.17
+_ROW_NAME = 7.5  # points
+# RDMs without rows and columns of their own stand in one row, as long as they are so few.
+_ONE_ROW = {"single": 2, "double": 4}
+# Of networks: what stands at the sides.
+_LEFT, _RIGHT = "pixels", "labels"
 
 
-def plot(rdms: RDMs, scale: str = "percentile") -> Figure:
-    """A row a network, a column a layer, stimuli sorted by class; left the pixels' RDM, right the labels'.
+def plot(
+    rdms: RDMs,
+    scale: str = "percentile",
+    shared: bool = False,
+    rows: str | None = None,
+    columns: str | None = None,
+    sort_by: str | None = "category",
+    thumbnails: Thumbnails | None = None,
+    width: Width = "double",
+) -> Figure:
+    """RDMs in rows and columns by two descriptors, or one after the other; their colours' meaning is on the bar.
 
-    rdms: one RDM a network and layer, rdm_descriptors network and layer; those of network "pixels" and "labels" stand
-    at the sides. pattern_descriptors label and category, where there, sort and name the classes. Layers stand in the
-    first network's order; a network with other layer names has its own above its RDMs. NaN is grey.
-    scale: "percentile" (ranks) or "raw" (each RDM from 0 to its largest value).
-    Raises ValueError for an unknown scale, missing descriptors, or a layer that stands twice (epochs, seeds).
+    rdms: any RDMs over the same stimuli. rows, columns: rdm_descriptors, such as subject and roi, of which each
+    combination stands once at most; one of them: a column or a row. None: network and layer where the RDMs have both:
+    then "pixels" stand on the left, "labels" on the right, layers in the first network's order, and a network with
+    other layer names has its own above its RDMs. Otherwise RDMs stand in their order under what tells them apart.
+    scale: "percentile" (ranks) or "raw" (dissimilarities without the diagonal's zeros). shared: ranks or limits over
+    all RDMs together; else each RDM's own, and with "raw" its range stands below it.
+    sort_by, thumbnails: as in `rdm.plot`, at the outer sides. NaN (not measured) is hatched.
+    Raises ValueError for an RDM that is undefined or stands twice (epochs, seeds), and as `rdm.plot`.
     """
-    if scale not in _SCALES:
-        raise ValueError(f"unknown scale '{scale}' of the RDM grid; expected one of {', '.join(_SCALES)}")
-    for name in ("network", "layer"):
-        if name not in rdms.rdm_descriptors:
-            raise ValueError(f"the RDM grid needs the rdm_descriptor '{name}'; these RDMs lack it")
-    cells = _by_network(rdms)
-    sides = {name: cells.pop(name) for name in ("pixels", "labels") if name in cells}
-    if not cells:
-        raise ValueError("the RDM grid needs the RDMs of at least one network besides pixels and labels")
-    columns = list(next(iter(cells.values())))
-    n_rows, n_columns = len(cells), max(len(layers) for layers in cells.values())
-    images = _scaled(rdms, scale)
-    order, classes = _classes(rdms)
-    images = images[:, order][:, :, order]
-    left = int("pixels" in sides)
-    n_all = left + n_columns + int("labels" in sides)
-
+    inches = check_width(width)
+    check_drawable(rdms)
+    layout = _laid_out(rdms, rows, columns, _ONE_ROW[width])
+    shades = shade(rdms, scale, shared)
+    sides = arrange(rdms, sort_by, thumbnails)
     with print_style():
-        names = max((len(name) for name, _ in classes), default=0) * _LETTER
-        beside = names + 0.14 * max(_wrapped(network).count("\n") + 1 for network in cells) + 0.1
-        own_names = [set(layers) - set(columns) for layers in cells.values()]
-        below = names + 0.86 + 0.17 * sum(map(bool, own_names))  # with the colour bar and the layers' titles
-        cell = min((WIDTH - beside) / n_all - _GAP, (_MOST_HEIGHT - below) / n_rows - _GAP, _LARGEST)
-        size = {"width": max(n_all * (cell + _GAP) + beside, WIDTH / 2), "height": n_rows * (cell + _GAP) + below}
-        figure = new_figure(**size, padding=_GAP / 2)
-        grid = figure.add_gridspec(n_rows, n_all)
+        sides = sides.for_side(_measured(layout, sides, shades, inches).side)
+        size = _measured(layout, sides, shades, inches)
+        figure = new_figure(size.height, size.width, padding=_GAP / 2)
+        fontsize = min(fitted(cell.title, size.side, TITLE)[1] for cell in layout.cells)
+        grid = figure.add_gridspec(layout.n_rows, layout.n_columns)
         axes: list[Axes] = []
-        if "pixels" in sides:
-            ax = figure.add_subplot(grid[:, 0])
-            _rdm(ax, images[sides["pixels"]["pixels"]], "pixels")
-            _name_classes(ax, classes, left=True, below=True)
+        for cell in layout.cells:
+            # What stands at a side belongs to all rows.
+            place = grid[:, cell.column] if cell.row is None else grid[cell.row, cell.column]
+            ax = figure.add_subplot(place)
+            draw_rdm(ax, shades, cell.k, sides, size.side, cell.title, fontsize)
+            below = cell.row is None or cell.row == layout.n_rows - 1
+            draw_sides(ax, sides, size.side, left=cell.column == 0, below=below, lower=range_height(shades, size.side))
+            if cell.row is not None and layout.first_in_row(cell):
+                pictures = sides.reach(size.side) if cell.column == 0 else 0
+                _name_row(ax, layout.names[cell.row], size, pictures)
             axes.append(ax)
-        for row, (network, layers) in enumerate(cells.items()):
-            own = {} if set(layers) <= set(columns) else dict(enumerate(layers))
-            for column in range(n_columns):
-                layer = own.get(column, columns[column] if not own and column < len(columns) else None)
-                if layer is None or layer not in layers:
-                    continue
-                ax = figure.add_subplot(grid[row, left + column])
-                _rdm(ax, images[layers[layer]], _title(layer) if row == 0 or own else "")
-                _name_classes(ax, classes, left=column == 0 and not sides, below=row == n_rows - 1)
-                if column == 0:
-                    ax.set_ylabel(_wrapped(network), fontsize=7.5)
-                axes.append(ax)
-        if "labels" in sides:
-            ax = figure.add_subplot(grid[:, n_all - 1])
-            _rdm(ax, images[sides["labels"]["labels"]], "labels")
-            _name_classes(ax, classes, left=False, below=True)
-            axes.append(ax)
-        colour_bar = figure.colorbar(
-            axes[0].images[0],
-            ax=axes,
-            location="bottom",
-            shrink=0.4,
-            aspect=30,
-            pad=0.01,
-            panchor=False,
-            label=_SCALES[scale],
-        )
-        colour_bar.outline.set_linewidth(0.5)
+        add_bar(figure, axes, shades)
+        add_key(figure, sides)
     return figure
 
 
-def _by_network(rdms: RDMs) -> dict[str, dict[str, int]]:
-    """network -> layer -> which RDM."""
+class _Cell(NamedTuple):
+    """RDM k in its row and column; row None: over the height of all rows."""
+
+    k: int
+    row: int | None
+    column: int
+    title: str
+
+
+class _Layout(NamedTuple):
+    cells: list[_Cell]
+    names: list[str]  # of the rows; "" where they have none
+    n_rows: int
+    n_columns: int
+
+    def first_in_row(self, cell: _Cell) -> bool:
+        return cell.row is not None and cell.column == min(c.column for c in self.cells if c.row == cell.row)
+
+
+def _laid_out(rdms: RDMs, rows: str | None, columns: str | None, one_row: int) -> _Layout:
+    if (rows, columns) == (None, None):
+        if "network" not in rdms.rdm_descriptors or "layer" not in rdms.rdm_descriptors:
+            return _one_after_the_other(rdms, one_row)
+        rows, columns = "network", "layer"
+    if (rows, columns) == ("network", "layer"):
+        return _networks(rdms)
+    by_row = _by_descriptors(rdms, rows, columns)
+    places = {column: n for n, column in enumerate(dict.fromkeys(column for row in by_row.values() for column in row))}
+    cells: list[_Cell] = []
+    for row, of_row in enumerate(by_row.values()):
+        named = {cell.column for cell in cells}
+        cells += [_Cell(k, row, places[name], "" if places[name] in named else name) for name, k in of_row.items()]
+    return _Layout(cells, list(by_row), len(by_row), len(places))
+
+
+def _one_after_the_other(rdms: RDMs, one_row: int) -> _Layout:
+    """In one row, else in a page's proportions."""
+    n_columns = rdms.n_rdm if rdms.n_rdm <= one_row else max(one_row, round((rdms.n_rdm * one_row / 5) ** 0.5))
+    cells = [_Cell(k, k // n_columns, k % n_columns, title) for k, title in enumerate(titles(rdms))]
+    n_rows = -(-rdms.n_rdm // n_columns)
+    return _Layout(cells, [""] * n_rows, n_rows, n_columns)
+
+
+def _networks(rdms: RDMs) -> _Layout:
+    cells = _by_descriptors(rdms, "network", "layer")
+    sides = {name: cells.pop(name) for name in (_LEFT, _RIGHT) if name in cells}
+    if not cells:
+        raise ValueError(f"the RDM grid needs the RDMs of at least one network besides {_LEFT} and {_RIGHT}")
+    layers = list(next(iter(cells.values())))
+    left = int(_LEFT in sides)
+    n_columns = max(len(of_network) for of_network in cells.values())
+    placed = [_Cell(k, None, 0, _LEFT) for k in sides.get(_LEFT, {}).values()]
+    for row, of_network in enumerate(cells.values()):
+        has_own = not set(of_network) <= set(layers)
+        of_row = list(of_network) if has_own else layers
+        for layer, k in of_network.items():
+            title = (_spaced(layer) or "output") if row == 0 or has_own else ""
+            placed.append(_Cell(k, row, left + of_row.index(layer), title))
+    n_columns += left
+    placed += [_Cell(k, None, n_columns, _RIGHT) for k in sides.get(_RIGHT, {}).values()]
+    return _Layout(placed, [_spaced(name) for name in cells], len(cells), n_columns + int(_RIGHT in sides))
+
+
+def _by_descriptors(rdms: RDMs, rows: str | None, columns: str | None) -> dict[str, dict[str, int]]:
+    """row -> column -> which RDM."""
     cells: dict[str, dict[str, int]] = {}
-    for k, (network, layer) in enumerate(
-        zip(rdms.rdm_descriptors["network"], rdms.rdm_descriptors["layer"], strict=True)
-    ):
-        layers = cells.setdefault(str(network), {})
-        if str(layer) in layers:
-            raise ValueError(
-                f"network '{network}' has layer '{layer}' twice; choose one epoch and seed, "
-                "e.g. rdms.subset('epoch', 9)"
-            )
-        layers[str(layer)] = k
+    row_of, column_of = (rdm_descriptor(rdms, name) if name else [""] * rdms.n_rdm for name in (rows, columns))
+    for k, (row, column) in enumerate(zip(row_of, column_of, strict=True)):
+        of_row = cells.setdefault(row, {})
+        if column in of_row:
+            raise ValueError(_twice(rdms, {rows: row, columns: column}, [of_row[column], k]))
+        of_row[column] = k
     return cells
 
 
-def _scaled(rdms: RDMs, scale: str) -> np.ndarray:
-    """(n_rdms, n_stimuli, n_stimuli), each RDM 0…100 (percentile) or 0…1 (raw)."""
-    from rsatoolbox.rdm import RDMs, rank_transform
-
-    if scale == "raw":
-        vectors = rdms.get_vectors()
-        largest = np.nanmax(np.abs(vectors), axis=1, keepdims=True, initial=0)
-    else:
-        # Equal dissimilarities share a rank; the smallest becomes 0 and the largest 100.
-        vectors = rank_transform(rdms).get_vectors()
-        vectors = 100 * (vectors - np.nanmin(vectors, axis=1, keepdims=True, initial=np.inf))
-        largest = np.nanmax(vectors, axis=1, keepdims=True, initial=0) / 100
-    scaled = vectors / np.where(largest > 0, largest, 1)
-    return np.asarray(RDMs(scaled).get_matrices())
+def _twice(rdms: RDMs, place: dict[str | None, str], both: Sequence[int]) -> str:
+    where = " and ".join(f"{name} '{value}'" for name, value in place.items() if name)
+    kept, _ = group_rdms(rdms, [name for name in place if name])
+    differ = [name for name in kept if len({str(rdms.rdm_descriptors[name][k]) for k in both}) > 1]
+    remedy = "leave one out"
+    if differ:
+        how = ", ".join(f"{name}='{rdms.rdm_descriptors[name][both[1]]}'" for name in differ)
+        remedy = f"they differ in {', '.join(differ)}; choose one, e.g. brainrdl.rdms.select_rdms(rdms, {how})"
+    return f"RDMs {both[0]} and {both[1]} have the same place, {where}: {remedy}"
 
 
-def _classes(rdms: RDMs) -> tuple[np.ndarray, list[tuple[str, int]]]:
-    """The order of stimuli that sorts them by class, and each class's name and number of stimuli."""
-    labels = np.asarray(rdms.pattern_descriptors.get("label", np.zeros(rdms.n_cond, dtype=int)))
-    order = np.argsort(labels, kind="stable")
-    if "label" not in rdms.pattern_descriptors:
-        return order, []
-    names = np.asarray(rdms.pattern_descriptors.get("category", labels))
-    _, first, counts = np.unique(labels, return_index=True, return_counts=True)
-    return order, [(_shortened(str(names[k])), int(count)) for k, count in zip(first, counts, strict=True)]
+class _Size(NamedTuple):
+    """Inches. upright: whether the rows' names are written upright, beside the row, or across."""
+
+    width: float
+    height: float
+    side: float
+    upright: bool
 
 
-def _rdm(ax: Axes, image: np.ndarray, title: str) -> None:
-    import matplotlib
+def _measured(layout: _Layout, sides: Sides, shades: Shades, width: float) -> _Size:
+    """The largest RDMs that fit, with what stands around them."""
+    words = [word for name in layout.names for word in name.split()]
+    longest = max((text_width(word, _ROW_NAME) for word in words), default=0)
+    across = max((text_width(name, _ROW_NAME) for name in layout.names), default=0) + 0.08 if longest else 0
+    named = {cell.row for cell in layout.cells if cell.title and cell.row is not None}
+    beside = sides.longest() + STRIP + STRIP_GAP
+    below = sides.longest() + STRIP + bar_height(shades, width) + key_height(sides, width) + 0.04
+    most = _MOST_HEIGHT - below
 
-    colours = matplotlib.colormaps["viridis"].with_extremes(bad="0.75")
-    largest = 100 if np.nanmax(image, initial=0) > 1 else 1
-    ax.imshow(image, cmap=colours, vmin=0, vmax=largest, interpolation="nearest")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    if title:
-        ax.set_title(title, pad=3)
+    def side_with(names: float) -> float:
+        room = (width - beside - names) / layout.n_columns - _GAP
+        room = min(side_within(len(sides.pictures), room, layout.n_columns), _LARGEST)
+        high = (most - _TITLE * len(named)) / layout.n_rows - _GAP
+        return min(room, high - range_height(shades, min(room, high)))
 
-
-def _name_classes(ax: Axes, classes: list[tuple[str, int]], left: bool, below: bool) -> None:
-    """Class names in the middle of each class's stimuli; with many classes only every k-th."""
-    if not classes:
-        return
-    ends = np.cumsum([count for _, count in classes])
-    middles = ends - np.array([count for _, count in classes]) / 2 - 0.5
-    step = -(-len(classes) // _MOST_NAMES)
-    names = [name for name, _ in classes][::step]
-    longest = max(len(name) for name in names)
-    style: dict[str, Any] = {"fontsize": 5.5}
-    if left:
-        ax.set_yticks(middles[::step], names, **style)
-    if below:
-        ax.set_xticks(middles[::step], names, rotation=90 if longest > 1 else 0, **style)
-    ax.tick_params(length=0, pad=1)
-
-
-def _title(layer: str) -> str:
-    return layer or "output"
+    lines = max(len(_lines(name, side_with(0.3))) for name in layout.names)
+    side = side_with(0.14 * lines + 0.06 if longest else 0)
+    upright = longest <= side
+    if not upright:
+        side = side_with(across)
+    around = sides.reach(side)
+    below += sides.below(side) - sides.longest()
+    names = (0.14 * lines + 0.06 if upright else across) if longest else 0
+    total = layout.n_columns * (side + sides.overhang(side) + _GAP) + beside + names + around
+    of_row = side + sides.overhang(side) + _GAP + range_height(shades, side)
+    height = layout.n_rows * of_row + _TITLE * len(named) + below + around
+    return _Size(min(max(total, width / 2), width), height, side, upright)
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= 14 else f"{name[:8]}…{name[-5:]}"
+def _name_row(ax: Axes, name: str, size: _Size, pictures: float) -> None:
+    """pictures: inches that they take up on the left."""
+    across: dict[str, Any] = {} if size.upright else {"rotation": 0, "ha": "right", "va": "center"}
+    text = "\n".join(_lines(name, size.side)) if size.upright else name
+    ax.set_ylabel(text, fontsize=_ROW_NAME, labelpad=3 + 72 * pictures, **across)
 
 
-def _wrapped(network: str) -> str:
-    """A method's name in lines short enough for the height of its row."""
-    from textwrap import fill
+def _lines(name: str, room: float) -> list[str]:
+    """A name in lines that fit into `room` inches."""
+    letters = max(int(room / text_width("n", _ROW_NAME)), 1)
+    return fill(name, letters, break_long_words=False).splitlines() or [""]
 
-    return fill(network.replace("_", " "), 16)
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")

@@ -43,6 +43,8 @@ _SETTINGS: dict[str, Any] = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.2,
+    "hatch.linewidth": 0.5,
+    "text.parse_math": False,  # a name with two dollar signs is a name
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "savefig.facecolor": "white",

@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from brainrdl.analysis.figures.labels import label_points
 from brainrdl.analysis.figures.style import looks, new_figure, print_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Places of a label around its point, in points, in order of preference.
-_OFFSETS = [
-    (far * x, far * y)
-    for far in (1, 1.7, 2.4)
-    for x, y in ((0, 7), (0, -7), (12, 0), (-12, 0), (9, 6), (-9, 6), (9, -6))
-]
 _COLUMNS = ("roi", "alpha", "seed", "accuracy", "score")
 
 
@@ -63,37 +58,14 @@ def plot(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if len(look) > 1:
             ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, title="Region", alignment="left")
         points = np.column_stack([means["score"], 100 * means["accuracy"]])
-        colours = [look[roi].colour for roi, _ in means.index]
-        _label(ax, points, [f"{alpha:g}" for _, alpha in means.index], colours)
+        rois = means.index.get_level_values("roi")
+        figure: Any = ax.figure.canvas.figure
+        figure.draw_without_rendering()
+        label_points(
+            ax,
+            points,
+            [f"{alpha:g}" for alpha in means.index.get_level_values("alpha")],
+            [look[roi].colour for roi in rois],
+            lines=[points[rois == roi] for roi in look],
+        )
     return ax
-
-
-def _label(ax: Axes, points: np.ndarray, labels: list[str], colours: list[str]) -> None:
-    """Write each label beside its point, at the nearest place that covers no point, line or label, or least of them.
-
-    points: (n_points, 2), in the axes' units; those of one colour are joined by a line, in order.
-    """
-    figure: Any = ax.figure
-    # Where things come to lie is known only once the figure is laid out.
-    figure.draw_without_rendering()
-    point_size = figure.dpi / 72
-    places = ax.transData.transform(points)
-    # Squares (x0, y0, x1, y1) in pixels: of the points, along the lines, then of each label written.
-    taken = [np.concatenate([place - 3 * point_size, place + 3 * point_size]) for place in places]
-    for k in range(1, len(places)):
-        if colours[k] == colours[k - 1]:
-            between = np.linspace(places[k - 1], places[k], 50)
-            taken += list(np.concatenate([between - 0.6 * point_size, between + 0.6 * point_size], axis=1))
-    for point, text, colour in zip(points, labels, colours, strict=True):
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "color": colour, "zorder": 5}
-        label = ax.annotate(text, tuple(point), xytext=(0, 0), textcoords="offset points", **style)
-        box = label.get_window_extent().extents
-        boxes = {offset: box + point_size * np.array([*offset, *offset]) for offset in _OFFSETS}
-        label.xyann = min(boxes, key=lambda offset: _covered(boxes[offset], np.array(taken)))
-        taken.append(boxes[label.xyann])
-
-
-def _covered(box: np.ndarray, others: np.ndarray) -> float:
-    """The area of `box` (x0, y0, x1, y1) that lies on the others (n_boxes, 4)."""
-    shared = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    return float(shared.clip(min=0).prod(axis=1).sum())

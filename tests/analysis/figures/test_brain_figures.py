@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from brainrdl.analysis.figures import agreement, tradeoff
-from brainrdl.analysis.figures.style import TEACHER_COLOUR, WIDTH, looks
+from brainrdl.analysis.figures.style import TEACHER_COLOUR, WIDTH, WIDTHS, looks
 from brainrdl.analysis.inference import over_subjects
 
 CONDITIONS = ("untrained", "task only", "IT", "IT, shuffled within category", "animacy model", "random RDM", "EVC")
@@ -60,6 +60,15 @@ def test_agreement_is_readable_on_a_page(table, height, assert_readable):
     width, tall = figure.get_size_inches()
     assert width == WIDTH
     assert tall <= height
+
+
+def test_agreement_with_two_regions_is_readable_in_one_column(assert_readable):
+    rois = ["EVC", "IT"]
+    figure = agreement.plot(pd.concat([subject_level(layers=["fc"], rois=rois), teachers(rois=rois)]), width="single")
+    assert_readable(figure)
+    assert figure.get_figwidth() == WIDTHS["single"]
+    with pytest.raises(ValueError, match="unknown figure width 'wide'"):
+        agreement.plot(subject_level(), width="wide")
 
 
 def test_a_panel_shows_subjects_means_intervals_ceiling_and_teacher():

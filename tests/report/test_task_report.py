@@ -5,95 +5,21 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from rsatoolbox.data import Dataset
-from rsatoolbox.rdm import RDMs, calc_rdm, load_rdm
+from rsatoolbox.rdm import load_rdm
 
 from brainrdl.analysis import save_rdms
 from brainrdl.report import results_table, write_report
 from brainrdl.report import task as report
+from brainrdl.report.task_run import final_rdms, logged_rdms, read_predictions, read_task_run
 
 LAYERS = ("conv1", "conv2", "fc", "softmax")
-# method -> (its test error, how far its fc layer lies towards the teacher's)
-METHODS = {"baseline": (0.10, 0.0), "finetuning": (0.07, 0.9), "rdl": (0.06, 0.6)}
-
-
-def synthetic_run(
-    folder, methods=METHODS, seeds=(0, 1, 2), n_test=400, n_classes=10, n_epochs=8, names=None, n_figure=100
-):
-    """A run directory as an experiment leaves it, out of random but structured networks."""
-    random = np.random.default_rng(0)
-    names = names or [str(k) for k in range(n_classes)]
-    ids = [f"synthetic/{k:04d}" for k in range(n_test)]
-    labels = np.arange(n_test) % n_classes
-    figure_labels = random.permutation(np.repeat(np.arange(n_classes), n_figure // n_classes))
-    stimuli = {
-        "stimulus": [f"synthetic/{k:04d}" for k in range(len(figure_labels))],
-        "label": figure_labels.tolist(),
-        "category": [names[k] for k in figure_labels],
-    }
-    folder.mkdir(parents=True)
-    experiment = {"name": "synthetic", "methods": {name: {} for name in methods}, "seeds": list(seeds), "data": {}}
-    (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment, sort_keys=False))
-
-    pixels = random.normal(size=(len(figure_labels), 60)) + 0.3 * random.normal(size=(n_classes, 60))[figure_labels]
-    one_hot = np.eye(n_classes)[figure_labels]
-    references = [(pixels, "pixels", "pixels", -1), (one_hot, "labels", "labels", -1)]
-    save_rdms(_rdms(references, stimuli), folder / "references.h5")
-
-    class_means = random.normal(size=(n_classes, 60))[figure_labels]
-    shared = {layer: random.normal(size=pixels.shape) for layer in LAYERS}
-
-    def network(name, pull, epochs):
-        rows = []
-        for epoch in epochs:
-            learned = 1.0 if epoch == epochs[-1] else 0.2
-            for depth, layer in enumerate(LAYERS):
-                share = learned * (depth + 1) / len(LAYERS)
-                own = random.normal(size=pixels.shape)
-                noise = pull * shared[layer] + (1 - pull) * own
-                patterns = (1 - share) * pixels + share * (1.5 * class_means + 0.8 * noise)
-                if layer == "softmax":
-                    logits = 6 * (one_hot + 0.25 * random.normal(size=one_hot.shape))
-                    patterns = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-                rows.append((patterns, name, layer, epoch))
-        return _rdms(rows, stimuli)
-
-    def predictions(error):
-        wrong = random.random(n_test) < error
-        predicted = np.where(wrong, (labels + 1) % n_classes, labels)
-        order = random.permutation(n_test)
-        return pd.DataFrame({"stimulus": ids, "label": labels, "predicted": predicted}).iloc[order]
-
-    teacher = folder / "teacher"
-    teacher.mkdir()
-    predictions(0.03).to_csv(teacher / "predictions.csv", index=False)
-    save_rdms(network("teacher", 1.0, [0]), teacher / "rdms.h5")
-    for method, (error, pull) in methods.items():
-        for seed in seeds:
-            part = folder / method / f"seed-{seed}"
-            part.mkdir(parents=True)
-            predictions(error).to_csv(part / "predictions.csv", index=False)
-            save_rdms(network(method, pull, [-1, n_epochs - 1]), part / "rdms.h5")
-            epoch = np.arange(n_epochs)
-            decay = 0.8 * np.exp(-6 * epoch / n_epochs) * random.uniform(0.9, 1.1)
-            history = pd.DataFrame({"stage": 0, "epoch": epoch, "learning_rate": 0.1, "task": decay, "alpha": 1.0})
-            history["train_error"] = np.where(epoch > 0.8 * n_epochs, 0, decay / 3)
-            history["validation_error"] = history["test_error"] = decay + error * random.uniform(0.9, 1.1)
-            history.to_csv(part / "history.csv", index=False)
-    return folder
-
-
-def _rdms(rows, stimuli):
-    vectors = np.concatenate([calc_rdm(Dataset(patterns), method="euclidean").dissimilarities for patterns, *_ in rows])
-    descriptors = {name: [row[k] for row in rows] for k, name in enumerate(("network", "layer", "epoch"), start=1)}
-    return RDMs(vectors, "euclidean", rdm_descriptors=descriptors, pattern_descriptors=dict(stimuli))
+METHODS = ("baseline", "finetuning", "rdl")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, synthetic_run):
     folder = synthetic_run(tmp_path_factory.mktemp("runs") / "run", n_figure=30)
-    return folder, write_report(folder)
+    return folder, write_report(folder, formats=("png",))
 
 
 @pytest.fixture
@@ -116,13 +42,12 @@ def error_of(part):
 # a finished run
 
 
-def test_the_report_is_tables_and_three_figures(finished):
+def test_the_report_is_tables_figures_and_a_page(finished):
     folder, files = finished
     names = {path.name for path in (folder / "report").iterdir()}
-    figures = {
-        f"{name}.{suffix}" for name in ("errors_vs_epoch", "rdm_grid", "second_order_mds") for suffix in ("png", "pdf")
-    }
-    assert names == figures | {"results.csv", "results.md", "mcnemar.csv", "mcnemar.md"}
+    drawn = ("errors_vs_epoch", "curves", "rdm_grid", "second_order_mds", "training")
+    figures = {f"{name}.png" for name in drawn}
+    assert names == figures | {"results.csv", "results.md", "mcnemar.csv", "mcnemar.md", "report.html"}
     assert {path.name for path in files.figures} == figures
     assert all(path.stat().st_size > 1000 for path in files.figures)
     assert files.notes == ()
@@ -195,7 +120,7 @@ def test_results_table_is_text_to_print(finished):
 
 def test_the_figures_show_the_last_epoch_of_the_first_seed(finished):
     folder, _ = finished
-    rdms, notes = report._final_rdms(report._read_run(folder))
+    rdms, notes = final_rdms(read_task_run(folder))
     assert notes == []
     assert list(dict.fromkeys(rdms.rdm_descriptors["network"])) == ["pixels", "labels", *METHODS, "teacher"]
     for method in METHODS:
@@ -206,9 +131,29 @@ def test_the_figures_show_the_last_epoch_of_the_first_seed(finished):
 
 def test_a_network_still_in_training_is_not_shown(run):
     (run / "rdl" / "seed-0" / "predictions.csv").unlink()
-    rdms, notes = report._final_rdms(report._read_run(run))
+    rdms, notes = final_rdms(read_task_run(run))
     assert "rdl" not in rdms.rdm_descriptors["network"]
-    assert notes == ["rdm_grid, second_order_mds: rdl (seed 0 is not finished)"]
+    assert notes == ["rdl (seed 0 is not finished)"]
+
+
+def test_logged_rdms_are_all_epochs_of_one_seed_with_references_and_teacher(run):
+    (run / "rdl" / "seed-1" / "predictions.csv").unlink()  # still in training
+    task_run = read_task_run(run)
+    for seed, first in ((None, 0), (1, 1)):
+        rdms = logged_rdms(task_run, seed)
+        networks = np.array(rdms.rdm_descriptors["network"])
+        assert list(dict.fromkeys(networks)) == ["pixels", "labels", *METHODS, "teacher"]
+        for method in METHODS:
+            saved = load_rdm(str(run / method / f"seed-{first}" / "rdms.h5"))
+            own = rdms.subset("network", method)
+            np.testing.assert_array_equal(own.dissimilarities, saved.dissimilarities)
+            assert set(own.rdm_descriptors["epoch"]) == {-1, 7}
+    with pytest.raises(ValueError, match=r"run' has no RDMs of seed 5; it has: 0, 1, 2"):
+        logged_rdms(task_run, 5)
+    for path in run.glob("*/seed-*/rdms.h5"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"run' has no RDMs of any network; let `brainrdl run` go on"):
+        logged_rdms(task_run)
 
 
 # a partly finished run
@@ -237,7 +182,7 @@ def test_a_method_that_has_not_begun_is_left_out_of_the_table(run, without_figur
     assert "| rdl |" not in text
 
 
-def test_one_seed_shows_dashes_and_never_nan(tmp_path, without_figures):
+def test_one_seed_shows_dashes_and_never_nan(tmp_path, synthetic_run, without_figures):
     folder = synthetic_run(tmp_path / "run", seeds=(4,), n_figure=20)
     text = write_report(folder).results_md.read_text(encoding="utf-8")
     assert "One seed: no spread and no interval (—)." in text
@@ -285,9 +230,10 @@ def test_what_cannot_be_drawn_is_noted_and_the_rest_is_drawn(run):
     files = write_report(run, formats=("png",))
     assert {path.name for path in files.figures} == {"rdm_grid.png", "second_order_mds.png"}
     assert files.notes == (
-        "errors_vs_epoch: no finished part has a history.csv",
+        "errors_vs_epoch, curves: no finished part has a history.csv",
         "rdm_grid, second_order_mds: teacher (teacher/rdms.h5 is missing)",
         "second_order_mds: RDM 12 (network 'rdl', layer 'fc') is constant (all dissimilarities are 0)",
+        "training: no RDM is of the target 'teacher'; the networks are: pixels, labels, baseline, finetuning, rdl",
     )
     text = files.results_md.read_text(encoding="utf-8")
     assert all(f"- {note}" in text for note in files.notes)
@@ -300,15 +246,15 @@ def test_rdms_that_cannot_be_compared_are_noted(run):
         save_rdms(rdms, path)
     (run / "references.h5").unlink()
     files = write_report(run, formats=("png",))
-    assert {path.name for path in files.figures} == {"errors_vs_epoch.png", "rdm_grid.png"}
-    assert files.notes[-1] == "second_order_mds: expected at least 3 RDMs to compare, got 0"
+    assert {path.name for path in files.figures} == {"errors_vs_epoch.png", "curves.png", "rdm_grid.png"}
+    assert files.notes[-2] == "second_order_mds: expected at least 3 RDMs to compare, got 0"
 
 
 def test_without_any_rdms_the_curves_remain(run):
     for path in run.glob("**/*.h5"):
         path.unlink()
     files = write_report(run, formats=("png",))
-    assert {path.name for path in files.figures} == {"errors_vs_epoch.png"}
+    assert {path.name for path in files.figures} == {"errors_vs_epoch.png", "curves.png"}
     assert files.notes == ("rdm_grid, second_order_mds: no finished part has an rdms.h5",)
 
 
@@ -340,12 +286,32 @@ def test_a_damaged_experiment_file_is_refused(tmp_path, text, message):
         write_report(tmp_path)
 
 
-def test_a_run_without_a_finished_part_is_refused(run):
-    for path in run.glob("*/*/predictions.csv"):
+def test_a_run_in_which_nothing_is_finished_is_a_page_of_what_there_is(run):
+    for path in run.glob("*/seed-*/predictions.csv"):
         path.unlink()
-    with pytest.raises(ValueError, match="has no finished part yet"):
+    files = write_report(run, formats=("png",))
+    assert {path.name for path in (run / "report").iterdir()} == {"results.md", "report.html", "training.png"}
+    assert (files.results_csv, files.mcnemar_csv, files.mcnemar_md) == (None, None, None)
+    text = files.results_md.read_text(encoding="utf-8")
+    assert "- Not finished: rdl, seeds 0, 1, 2. In training: seed 0 is at epoch 8; seed 1" in text
+    assert "- Compared: nothing yet;" in text
+    assert results_table(run).empty
+
+
+def test_a_run_of_which_nothing_has_begun_is_refused(run):
+    for method in METHODS:
+        shutil.rmtree(run / method)
+    with pytest.raises(ValueError, match="has no finished part yet; let `brainrdl run` finish at least one"):
         write_report(run)
     assert not (run / "report").exists()
+
+
+def test_an_unfinished_network_need_not_have_come_to_its_main_stage(run):
+    (run / "rdl" / "seed-0" / "predictions.csv").unlink()
+    path = run / "rdl" / "seed-0" / "history.csv"
+    pd.read_csv(path).drop(columns=["train_error", "test_error"]).head(3).to_csv(path, index=False)
+    assert len(read_task_run(run).histories["rdl", 0]) == 3
+    assert ("rdl", 0) not in read_task_run(run).finished_histories
 
 
 def test_damaged_tables_are_refused_by_name(run):
@@ -372,11 +338,11 @@ def test_rdms_of_other_stimuli_or_without_descriptors_are_refused(run, finished)
     rdms.pattern_descriptors["stimulus"][0] = "other"
     save_rdms(rdms, path)
     with pytest.raises(ValueError, match="not over the same stimuli: 2 differ"):
-        report._final_rdms(report._read_run(run))
+        final_rdms(read_task_run(run))
     del rdms.rdm_descriptors["epoch"]
     save_rdms(rdms, path)
     with pytest.raises(ValueError, match=r"rdl/seed-0/rdms.h5': the rdm_descriptor 'epoch' is missing"):
-        report._final_rdms(report._read_run(run))
+        final_rdms(read_task_run(run))
 
 
 def test_unknown_formats_are_refused_before_anything_is_written(run):
@@ -388,5 +354,5 @@ def test_unknown_formats_are_refused_before_anything_is_written(run):
 def test_stimulus_ids_that_look_like_numbers_or_gaps_stay_text(run):
     path = run / "baseline" / "seed-0" / "predictions.csv"
     path.write_text("stimulus,label,predicted\n007,1,1\nNA,2,2\n")
-    frame = report._read_csv(path, ("stimulus", "label", "predicted"))
+    frame = read_predictions(path)
     assert list(frame["stimulus"]) == ["007", "NA"]

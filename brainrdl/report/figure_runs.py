@@ -1,0 +1,131 @@
+"""What figures take from runs: histories and RDMs of all seeds, agreement with the teacher, scores of a student."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from brainrdl.rdms import join_rdms, select_rdms
+from brainrdl.report.brain import TEACHER as TEACHER_RDM
+from brainrdl.report.brain import BrainRun
+from brainrdl.report.task_run import TEACHER, TaskRun, logged_rdms, read_task_run
+from brainrdl.run_folder import EXPERIMENT
+from brainrdl.settings import read_yaml
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rsatoolbox.rdm import RDMs
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """What inputs are called: as much of the end of their paths as tells them apart, without a file's suffix."""
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    parts = [path.with_suffix("").parts if path.is_file() else path.parts for path in whole]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def methods_of(inputs: Sequence[str]) -> tuple[str, ...]:
+    """All methods of the runs among the inputs, in their experiments' order, as figures call them.
+
+    Each then has its colour in every figure. Of several runs a method is called by the run's name, too.
+    """
+    runs = [path for path in inputs if is_run(path)]
+    names = dict(zip(inputs, short_names(inputs), strict=True))
+    return tuple(
+        method if len(runs) == 1 else f"{names[path]}: {method}"
+        for path in runs
+        for method in read_yaml(Path(path) / EXPERIMENT).get("methods", {})
+    )
+
+
+class RunCurves(NamedTuple):
+    """histories: the rows of history.csv of every network, with method and seed. agreement: with the teacher's RDMs at
+    logged epochs (`agreement_history`); None where there is no teacher network or nothing was logged."""
+
+    histories: pd.DataFrame
+    agreement: pd.DataFrame | None
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether the path is the folder of a run."""
+    return (Path(path) / EXPERIMENT).is_file()
+
+
+def has_brains(path: str | Path) -> bool:
+    """Whether the path is the folder of a run with brains as teachers."""
+    return is_run(path) and "stimuli" in read_yaml(Path(path) / EXPERIMENT)
+
+
+def run_curves(folder: Path) -> RunCurves:
+    """What changed with the epochs of a run, finished or not.
+
+    Raises ValueError where no network has a history yet, and as `read_task_run`.
+    """
+    if has_brains(folder):
+        return RunCurves(_brain_histories(BrainRun(folder)), None)
+    run = read_task_run(folder)
+    if not run.histories:
+        raise ValueError(f"'{folder}' has no history.csv yet; let `brainrdl run` train an epoch")
+    frames = [frame.assign(method=method, seed=seed) for (method, seed), frame in run.histories.items()]
+    return RunCurves(pd.concat(frames, ignore_index=True), teacher_agreement(run))
+
+
+def teacher_agreement(run: TaskRun) -> pd.DataFrame | None:
+    """Agreement of every method's and seed's RDMs with the teacher's of the same layer, at logged epochs.
+
+    None where the run has no teacher, or no RDMs of layers that the teacher has, too.
+    """
+    from brainrdl.analysis.logged_rdms import agreement_history
+
+    if not run.logged_seeds or not (run.part(TEACHER, None) / "rdms.h5").is_file():
+        return None
+    rdms = all_logged_rdms(run)
+    methods = [name for name in run.methods if name in set(rdms.rdm_descriptors["network"])]
+    of_methods, of_teacher = select_rdms(rdms, network=methods), select_rdms(rdms, network=TEACHER)
+    shared = set(of_teacher.rdm_descriptors["layer"])
+    layers = [layer for layer in dict.fromkeys(of_methods.rdm_descriptors["layer"]) if layer in shared]
+    if not layers:
+        return None
+    return agreement_history(of_methods, of_teacher, layers={layer: layer for layer in layers})
+
+
+def all_logged_rdms(run: TaskRun) -> RDMs:
+    """`logged_rdms` of every seed that has any; what is the same for all seeds (pixels, labels, teacher) once."""
+    first, *others = (logged_rdms(run, seed) for seed in run.logged_seeds)
+    known = set(first.rdm_descriptors["network"]) - set(run.methods)
+    return join_rdms([first, *(_without(rdms, known) for rdms in others)])
+
+
+def _without(rdms: RDMs, networks: set[Any]) -> RDMs:
+    return select_rdms(rdms, network=[name for name in rdms.rdm_descriptors["network"] if name not in networks])
+
+
+def _brain_histories(run: BrainRun) -> pd.DataFrame:
+    frames = []
+    for network in run.networks:
+        path = network.folder / "history.csv"
+        if path.is_file():
+            split, fold = network.shared
+            frames.append(pd.read_csv(path).assign(method=network.label, seed=network.seed, split=split, fold=fold))
+    if not frames:
+        raise ValueError(f"'{run.folder}': no network of it was trained, so there are no curves")
+    return pd.concat(frames, ignore_index=True)
+
+
+def agreement_figure(run: BrainRun, subjects: pd.DataFrame, student: str) -> Figure:
+    """The networks of one student against each subject's RDM, on held-out pairs. subjects: of `brain_tables`."""
+    from brainrdl.analysis.figures import agreement
+
+    rows = subjects[subjects["student"].isin([student, ""])]
+    rows = rows.assign(network=rows["method"])
+    kinds = [kind for kind in ("all", "within") if (subjects["kind"] == kind).any()]
+    methods = [method for method in run.settings["methods"] if method in set(rows["method"])]
+    return agreement.plot(rows, networks=methods, kinds=kinds, teacher=TEACHER_RDM)

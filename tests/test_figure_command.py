@@ -1,0 +1,287 @@
+"""`brainrdl figure`: every kind from runs, RDMs of rsatoolbox, patterns from elsewhere and networks."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from rsatoolbox.data import Dataset
+from rsatoolbox.rdm import RDMs, calc_rdm
+from typer.testing import CliRunner
+
+from brainrdl.analysis.figures.style import WIDTHS
+from brainrdl.cli import app
+from brainrdl.rdms import load_rdms, save_rdms
+from brainrdl.report.figure import KINDS
+from brainrdl.report.figure_inputs import InputOptions, read_inputs
+
+NETWORK = {
+    "network": "mnist_cnn",
+    "arguments": {"image_size": 8, "kernel_size": 3, "padding": 1, "pools": [2, 2], "features": [4, 8]},
+}
+EXPERIMENT = {
+    "name": "small",
+    "data": {"spec": "digits", "train": 100, "validation": 0, "test": 200},
+    "student": NETWORK,
+    "teacher": {**NETWORK, "training": {"epochs": 1, "batch_size": 50, "clip": 2.0}},
+    "training": {"epochs": 2, "batch_size": 50, "learning_rate": 0.05, "clip": 2.0},
+    "methods": {"baseline": {}, "rdl": {"layers": {"pool1": "pool1", "fc": "fc"}, "pairs": 100, "alpha": 3.0}},
+    "seeds": [0, 1],
+    "analysis": {"layers": ["conv1", "fc"], "n_per_class": 3, "every": 1},
+}
+N_STIMULI, N_UNITS = 20, 30
+
+
+def call(*words):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def drawn(*words, out):
+    """Draw a figure; the picture as an array."""
+    result = call("figure", *words, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert str(out) in result.output
+    return matplotlib.image.imread(out) if out.suffix == ".png" else None
+
+
+def refused(*words, out, match):
+    result = call("figure", *words, "--out", out)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert match in result.stderr
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of two methods."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    result = call("run", folder / "small.yaml", "--out", folder / "run", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """What others wrote: RDMs computed by rsatoolbox alone, patterns with a list of their files, pictures, a table."""
+    folder = tmp_path_factory.mktemp("foreign")
+    generator = np.random.default_rng(0)
+    ids = [f"img{k:02d}" for k in range(N_STIMULI)]
+    patterns = generator.normal(size=(4, N_STIMULI, N_UNITS))
+    descriptors = {"stimulus": ids, "group": ["animal", "tool"] * (N_STIMULI // 2)}
+    vectors = [
+        calc_rdm(Dataset(values, obs_descriptors=descriptors), method="correlation", descriptor="stimulus")
+        for values in patterns
+    ]
+    rdms = RDMs(
+        np.concatenate([rdm.dissimilarities for rdm in vectors]),
+        "correlation",
+        rdm_descriptors={"subject": ["s1", "s1", "s2", "s2"], "roi": ["V1", "IT"] * 2},
+        pattern_descriptors=descriptors,
+    )
+    rdms.save(str(folder / "rsa.h5"), file_type="hdf5")
+    np.save(folder / "features.npy", patterns[0].astype(np.float32))
+    (folder / "file_names.txt").write_text("\n".join(f"{stimulus}.png" for stimulus in ids))
+    np.save(folder / "layer5.npy", patterns[1].reshape(N_STIMULI, 5, 6))
+    (folder / "ids.txt").write_text("\n".join(reversed(ids)))
+    (folder / "images").mkdir()
+    for k, stimulus in enumerate(ids):
+        Image.new("RGB", (20, 20), (10 * k, 255 - 10 * k, 90)).save(folder / "images" / f"{stimulus}.png")
+    table = pd.DataFrame({"stimulus": ids, "kind": ["face", "house"] * (N_STIMULI // 2)})
+    table.to_csv(folder / "stimuli.tsv", sep="\t", index=False)
+    return folder
+
+
+# every kind, from a run
+
+
+@pytest.mark.parametrize("kind", ["rdm", "mds", "curves", "training"])
+@pytest.mark.parametrize("width", ["single", "double"])
+def test_a_run_is_drawn_at_a_columns_width(run, kind, width, tmp_path):
+    picture = drawn(kind, run, "--width", width, out=tmp_path / f"{kind}.png")
+    assert picture.shape[1] <= int(300 * WIDTHS[width]) + 1
+    assert picture[..., :3].std() > 0.02
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg", "png"])
+def test_the_same_figure_twice_is_the_same_file(run, suffix, tmp_path):
+    for name in ("one", "two"):
+        drawn("mds", run, out=tmp_path / f"{name}.{suffix}")
+    assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
+
+
+def test_stimuli_are_drawn_with_the_pictures_that_a_run_keeps(run, tmp_path):
+    chosen = ("--select", "network=rdl", "--select", "layer=fc")
+    points = drawn("stimulus-mds", run, *chosen, out=tmp_path / "points.png")
+    pictures = drawn("stimulus-mds", run, *chosen, "--images", "run", out=tmp_path / "pictures.png")
+    dark = (pictures[..., :3].max(-1) < 0.1).mean()
+    assert dark > 3 * (points[..., :3].max(-1) < 0.1).mean()  # the digits' ground
+
+
+def test_curves_are_those_asked_for_agreement_among_them(run, tmp_path):
+    drawn("curves", run, "--quantity", "agreement/fc", "--quantity", "rdl/fc", out=tmp_path / "curves.svg")
+    text = (tmp_path / "curves.svg").read_text()
+    assert "RDM agreement" in text and "rdl/fc" in text and "Test error" not in text
+    refused("curves", run, "--quantity", "speed", out=tmp_path / "no.png", match="speed")
+
+
+def test_several_runs_are_told_apart_by_their_folders(run, tmp_path):
+    other = tmp_path / "again"
+    other.symlink_to(run)
+    for kind in ("mds", "curves"):
+        drawn(kind, run, other, out=tmp_path / f"{kind}.svg")
+        text = (tmp_path / f"{kind}.svg").read_text()
+        assert "run: rdl" in text and "again: rdl" in text
+
+
+# what inputs are
+
+
+def test_of_a_run_the_first_seed_and_the_last_epoch_are_taken_unless_others_are_named(run):
+    def chosen(**select):
+        rdms = read_inputs([str(run)], InputOptions(select=select)).rdms
+        return set(zip(rdms.rdm_descriptors["network"], map(int, rdms.rdm_descriptors["epoch"]), strict=True))
+
+    assert chosen() == {("pixels", -1), ("labels", -1), ("baseline", 1), ("rdl", 1), ("teacher", -1)}
+    assert chosen(seed=["1"]) == {("baseline", 1), ("rdl", 1)}
+    assert chosen(seed=["0"], epoch=["0"], network=["rdl"]) == {("rdl", 0)}
+    stored = load_rdms(run / "rdl" / "seed-1" / "rdms.h5")
+    expected = stored.subset("epoch", 1).subset("layer", "fc").dissimilarities
+    found = read_inputs([str(run)], InputOptions(select={"seed": ["1"], "network": ["rdl"], "layer": ["fc"]}))
+    np.testing.assert_array_equal(found.rdms.dissimilarities, expected)
+
+
+def test_rdms_of_rsatoolbox_alone_go_through_every_kind_that_they_can(foreign, tmp_path):
+    drawn("rdm", foreign / "rsa.h5", "--rows", "subject", "--columns", "roi", out=tmp_path / "grid.png")
+    drawn("rdm", foreign / "rsa.h5", "--category", "group", "--scale", "raw", "--shared", out=tmp_path / "raw.svg")
+    assert "animal" in (tmp_path / "raw.svg").read_text()
+    drawn("mds", foreign / "rsa.h5", "--colour-by", "roi", "--shape-by", "subject", out=tmp_path / "mds.svg")
+    assert "IT" in (tmp_path / "mds.svg").read_text()
+    one = ("--select", "subject=s1", "--select", "roi=IT")
+    drawn("rdm", foreign / "rsa.h5", *one, "--images", foreign / "images", out=tmp_path / "rdm.png")
+    table = ("--categories", foreign / "stimuli.tsv", "--category", "kind")
+    drawn("stimulus-mds", foreign / "rsa.h5", *one, *table, out=tmp_path / "stimuli.svg")
+    assert "house" in (tmp_path / "stimuli.svg").read_text()
+
+
+def test_patterns_are_read_with_the_list_of_files_beside_them_or_one_that_is_given(foreign):
+    beside = read_inputs([str(foreign / "features.npy")], InputOptions(patterns=True)).rdms
+    assert list(beside.pattern_descriptors["stimulus"])[:2] == ["img00.png", "img01.png"]
+    values = np.load(foreign / "features.npy")
+    expected = calc_rdm(Dataset(values.astype(float)), method="correlation").dissimilarities
+    np.testing.assert_allclose(beside.dissimilarities, expected, atol=1e-6)
+    given = InputOptions(patterns=True, ids=foreign / "ids.txt", dissimilarity="euclidean")
+    other = read_inputs([str(foreign / "layer5.npy")], given).rdms
+    assert other.pattern_descriptors["stimulus"][0] == f"img{N_STIMULI - 1}"
+    expected = calc_rdm(Dataset(np.load(foreign / "layer5.npy").reshape(N_STIMULI, -1)), method="euclidean")
+    np.testing.assert_allclose(other.dissimilarities, expected.dissimilarities, atol=1e-6)
+
+
+def test_layers_of_a_model_agree_with_regions_of_brains(foreign, tmp_path):
+    arguments = ("--patterns", "--ids", foreign / "ids.txt", "--brain", foreign / "rsa.h5", "--comparison", "corr")
+    drawn("agreement", foreign / "layer5.npy", *arguments, out=tmp_path / "agreement.svg")
+    text = (tmp_path / "agreement.svg").read_text()
+    assert "V1" in text and "IT" in text and "Pearson" in text
+    refused("agreement", foreign / "rsa.h5", out=tmp_path / "no.png", match="expected --brain FILE")
+
+
+def test_a_network_file_is_an_input(foreign, tmp_path):
+    spec = {**NETWORK, "layers": ["conv1", "softmax"], "data": {"spec": "digits", "train": 100, "validation": 0}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({**spec, "n_per_class": 2}))
+    rdms = read_inputs([str(file)], InputOptions()).rdms
+    assert rdms.n_cond == 20
+    assert list(rdms.rdm_descriptors["network"]) == ["mine", "mine"]
+    assert list(rdms.rdm_descriptors["layer"]) == ["conv1", "softmax"]
+    drawn("rdm", file, out=tmp_path / "mine.png")
+    file.write_text(yaml.safe_dump({**spec, "layers": ["conv9"]}))
+    refused("rdm", file, out=tmp_path / "no.png", match="layer 'conv9' is not in the")
+    file.write_text(yaml.safe_dump({**NETWORK, "layers": ["conv1"]}))
+    refused("rdm", file, out=tmp_path / "no.png", match="the network is shown either data (a data set) or stimuli")
+
+
+def test_a_network_is_shown_the_stimuli_of_a_brain_data_spec(real_data, tmp_path):
+    real_data("kriegeskorte2008")
+    file = tmp_path / "cnn.yaml"
+    preprocess = {"size": [64, 64], "channels": 3}
+    cnn = {"network": "small_cnn", "arguments": {"image_size": 64, "features": [4, 4, 4], "n_classes": 6}}
+    file.write_text(json.dumps({**cnn, "preprocess": preprocess, "layers": [""], "stimuli": "kriegeskorte2008"}))
+    rdms, _, category, _ = read_inputs([str(file)], InputOptions())
+    assert (rdms.n_cond, category) == (92, "category")
+
+
+# what does not go together
+
+
+def test_rdms_of_several_origins_are_matched_by_id_and_what_is_left_out_is_told(foreign, tmp_path):
+    some = load_rdms(foreign / "rsa.h5").subset("roi", "IT").subset("subject", "s2")
+    fewer = some.subset_pattern("stimulus", [f"img{k:02d}" for k in range(15)])
+    save_rdms(fewer, tmp_path / "fewer.h5")
+    result = call("figure", "mds", foreign / "rsa.h5", tmp_path / "fewer.h5", "--out", tmp_path / "mds.svg")
+    assert result.exit_code == 0, result.output
+    assert "note: " in result.stderr and "rsa.h5: 5 of 20 stimuli are left out" in result.stderr
+    joined = read_inputs([str(foreign / "rsa.h5"), str(tmp_path / "fewer.h5")], InputOptions()).rdms
+    assert list(joined.rdm_descriptors["network"]) == ["rsa"] * 4 + ["fewer"]
+    assert list(joined.rdm_descriptors["layer"])[:2] == ["V1 s1", "IT s1"]
+    np.testing.assert_allclose(joined.dissimilarities[3], joined.dissimilarities[4])
+
+
+def test_what_is_not_there_is_told(foreign, run, tmp_path):
+    out = tmp_path / "no.png"
+    rsa = foreign / "rsa.h5"
+    refused("pie", rsa, out=out, match=f"unknown kind of figure 'pie'; expected one of {', '.join(KINDS)}")
+    refused("rdm", rsa, out=tmp_path / "no.gif", match="expected a name that ends with .png, .pdf, .svg")
+    refused("rdm", rsa, "--width", "triple", out=out, match="unknown figure width 'triple'")
+    refused("rdm", tmp_path / "none.h5", out=out, match="is not there; give the folder of a run")
+    refused("rdm", tmp_path, out=out, match="is a folder that holds no run")
+    refused("rdm", rsa, "--select", "roi=V4", out=out, match="no RDM has roi 'V4'; there are: V1, IT")
+    refused("rdm", rsa, "--select", "area=V1", out=out, match="have no descriptor 'area'; they have:")
+    refused("rdm", rsa, "--select", "V1", out=out, match="expected descriptor=value[,value]")
+    refused("rdm", rsa, "--category", "colour", out=out, match="have no pattern descriptor 'colour'; they have:")
+    refused("rdm", rsa, "--stimulus", "name", out=out, match="have no pattern descriptor 'name'; they have:")
+    refused("rdm", rsa, "--images", "run", out=out, match="no input is a run that keeps pictures")
+    refused("rdm", rsa, "--categories", foreign / "stimuli.tsv", out=out, match="the column 'category' is missing")
+    refused("mds", rsa, "--select", "subject=s1", "--select", "roi=V1", out=out, match="at least 2 RDMs")
+    refused("mds", rsa, "--colour-by", "area", out=out, match="'area'")
+    refused("stimulus-mds", rsa, out=out, match="one RDM")
+    refused("curves", rsa, out=out, match="is no run (experiment.yaml); curves are drawn of the folders of runs")
+    refused("rdm", foreign / "features.npy", out=out, match="features.npy")
+
+
+def test_undefined_rdms_are_named(foreign, tmp_path):
+    rdms = load_rdms(foreign / "rsa.h5")
+    rdms.dissimilarities[2] = np.nan
+    save_rdms(rdms, tmp_path / "holes.h5")
+    refused("rdm", tmp_path / "holes.h5", out=tmp_path / "no.png", match="RDM 2 (V1, s2) cannot be drawn: it is NaN")
+    result = call("figure", "mds", tmp_path / "holes.h5", "--out", tmp_path / "mds.png")
+    assert result.exit_code == 0
+    assert "left out: RDM 2 (roi 'V1', subject 's2') is NaN throughout" in result.stderr
+
+
+def test_more_pictures_than_fit_are_refused(foreign, tmp_path):
+    generator = np.random.default_rng(0)
+    ids = [f"img{k:03d}" for k in range(300)]
+    rdms = RDMs(generator.random((1, 300 * 299 // 2)), pattern_descriptors={"stimulus": ids})
+    save_rdms(rdms, tmp_path / "many.h5")
+    (tmp_path / "images").mkdir()
+    for stimulus in ids:
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / f"{stimulus}.png")
+    images = ("--images", tmp_path / "images")
+    refused("rdm", tmp_path / "many.h5", *images, out=tmp_path / "no.png", match="300")
+
+
+def test_a_run_that_is_not_finished_is_drawn_as_far_as_it_got_and_that_is_said(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "rdl" / "seed-0" / "predictions.csv").unlink()
+    result = call("figure", "rdm", tmp_path / "run", "--out", tmp_path / "rdm.svg")
+    assert result.exit_code == 0
+    assert "rdl (seed 0 is not finished)" in result.stderr
+    assert "baseline" in (tmp_path / "rdm.svg").read_text()
