@@ -30,7 +30,9 @@ def test_a_tutorial_runs_and_shows_its_figures(path, tmp_path):
             assert cell.outputs or cell.execution_count, f"cell {number} was saved without having been run"
     manager = AsyncKernelManager(kernel_spec_manager=ThisPython())
     client = NotebookClient(notebook, timeout=300, km=manager, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
+    # The commands that cells call are this environment's, too.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    client.execute(env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": path})
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
