@@ -1,5 +1,6 @@
 """What the documentation shows works as it stands there, and its reference leaves nothing out."""
 
+import ast
 import inspect
 import re
 import shlex
@@ -24,6 +25,7 @@ from brainrdl.experiment_file.network import NetworkFile, load_network_file
 from brainrdl.fmri.spec import BrainSpec, load_brain_spec
 from brainrdl.objectives.methods import METHODS
 from brainrdl.objectives.rdl import RDLSettings
+from brainrdl.report.figure import KINDS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -83,6 +85,24 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, tables):
             exec(compile(code, str(page), "exec"), namespace)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.page == page for b in blocks("python"))], ids=str)
+def test_what_a_page_imports_it_uses(page):
+    trees = [ast.parse(block.code) for block in blocks("python") if block.page == page]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    imported = {name.asname or name.name for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names}
+    assert imported - {node.id for node in nodes if isinstance(node, ast.Name)} == set()
+
+
+def test_every_kind_of_figure_is_shown():
+    text = (ROOT / "docs" / "uses" / "figures.md").read_text("utf-8")
+    kinds = re.findall(r"^\| \[`([\w-]+)`\]", text, flags=re.MULTILINE)
+    assert sorted(kinds) == sorted(KINDS)
+    assert {words.split()[1] for words in re.findall(r"^brainrdl (figure [\w-]+)", text, re.MULTILINE)} == set(KINDS)
+    pictures = re.findall(r"\{figure\} \.\./(figures/\w+\.png)", text)
+    assert len(pictures) == len(KINDS)
+    assert all((ROOT / "docs" / picture).stat().st_size < 150_000 for picture in pictures)
+
+
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
 def test_a_yaml_file_is_what_its_model_accepts(block, tmp_path):
     file = tmp_path / "shown.yaml"
@@ -115,6 +135,8 @@ def test_a_shell_line_names_what_there_is(block):
                 assert set(extras.split(",") if extras else []) <= known_extras()
             case ["bash", script]:
                 assert (ROOT / script).is_file()
+            case ["sphinx-build", *_, source, _]:
+                assert (ROOT / source / "conf.py").is_file()
             case ["export", _] | ["pytest", *_]:
                 paths = [word for word in words[1:] if "/" in word and "=" not in word]
                 assert all((ROOT / path).exists() for path in paths)
@@ -189,6 +211,7 @@ def test_every_key_of_a_file_has_a_meaning(model):
     fields = settings_tables.fields_of(model)
     assert [field.name for field in fields] == list(model.model_fields)
     assert [field.name for field in fields if not field.meaning] == []
+    assert [field.name for field in fields if "None" in str(field.meaning)] == []  # in a file it is null
     assert all(field.kind for field in fields)
 
 
