@@ -19,7 +19,7 @@ from brainrdl.analysis.rdms import (
     pixel_rdm,
     save_rdms,
 )
-from brainrdl.analysis.second_order import SecondOrder, second_order_mds
+from brainrdl.analysis.second_order import SecondOrder, second_order_distances, second_order_mds, undefined_rdms
 
 __all__ = [
     "Ceiling",
@@ -49,8 +49,10 @@ __all__ = [
     "pixel_rdm",
     "save_rdms",
     "score_agreement",
+    "second_order_distances",
     "second_order_mds",
     "teacher_score",
+    "undefined_rdms",
     "with_fdr",
     "within_subject_ceiling",
 ]

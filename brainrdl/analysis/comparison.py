@@ -24,6 +24,8 @@ POOLING = {
 MIN_PAIRS = 3
 
 _RANKS = ("spearman", "rho-a")
+# Expected values over random orders of ties: of an RDM all of whose dissimilarities are alike they are 0.
+_OVER_TIES = ("rho-a", "tau-a")
 # Those of which there is a partial correlation.
 PARTIAL = (*_RANKS, "corr")
 
@@ -43,7 +45,7 @@ def similarity(one: np.ndarray, other: np.ndarray, comparison: str) -> np.ndarra
 
     one, other: (n_rdms, n_pairs) and (m_rdms, n_pairs) condensed RDMs of the same stimuli; NaN = not compared, alike in
     all. Returns (n_rdms, m_rdms). NaN: not defined, for want of 3 pairs or of any differences between them (`rho-a`
-    and `tau-a`, expected values over random orders of ties, are 0 then; rsatoolbox has 0 for all).
+    and `tau-a` are 0 then; rsatoolbox has 0 for all).
     Raises ValueError where rsatoolbox cannot whiten: missing pairs among 100 or more stimuli.
     """
     from rsatoolbox.rdm import compare
@@ -51,6 +53,22 @@ def similarity(one: np.ndarray, other: np.ndarray, comparison: str) -> np.ndarra
     used = ~np.isnan(one[0])
     if used.sum() < MIN_PAIRS:
         return np.full((len(one), len(other)), np.nan)
+    check_whitening(used, comparison)
+    if comparison not in _WHITENED:
+        one, other = one[:, used], other[:, used]
+    # Beside an RDM of zeros rsatoolbox (0.3.2) gives the others wrong values: those without shape stay outside.
+    rows, columns = (has_shape(vectors, comparison) | (comparison in _OVER_TIES) for vectors in (one, other))
+    values = np.full((len(one), len(other)), np.nan)
+    if rows.any() and columns.any():
+        values[np.ix_(rows, columns)] = compare(one[rows], other[columns], method=comparison)
+    return values
+
+
+def check_whitening(used: np.ndarray, comparison: str) -> None:
+    """Raise ValueError where rsatoolbox cannot whiten: missing pairs among 100 or more stimuli.
+
+    used: (n_pairs,) bool, the pairs that are compared.
+    """
     n_stimuli = round((1 + np.sqrt(1 + 8 * len(used))) / 2)
     if comparison in _WHITENED and not used.all() and n_stimuli >= _SPARSE_WHITENING:
         raise ValueError(
@@ -58,14 +76,17 @@ def similarity(one: np.ndarray, other: np.ndarray, comparison: str) -> np.ndarra
             "or not measured (rsatoolbox whitens incomplete RDMs of fewer than 100 stimuli only); use 'corr', 'cosine' "
             "or 'rho-a'"
         )
-    if comparison not in _WHITENED:
-        one, other = one[:, used], other[:, used]
-    # Beside an RDM of zeros rsatoolbox (0.3.2) gives the others wrong values: those without shape stay outside.
-    rows, columns = _has_shape(one, comparison), _has_shape(other, comparison)
-    values = np.full((len(one), len(other)), np.nan)
-    if rows.any() and columns.any():
-        values[np.ix_(rows, columns)] = compare(one[rows], other[columns], method=comparison)
-    return values
+
+
+def has_shape(vectors: np.ndarray, comparison: str) -> np.ndarray:
+    """(n_rdms,) whether the comparison sees differences in an RDM: from its mean or, for the cosines, from zero.
+
+    vectors: (n_rdms, n_pairs), NaN = not compared; some are.
+    """
+    size = np.nanmax(np.abs(vectors), axis=1)
+    if comparison.startswith("cosine"):
+        return np.asarray(size > 0)
+    return np.asarray(np.nanmax(vectors, axis=1) - np.nanmin(vectors, axis=1) > 1e-12 * size)
 
 
 def pooled(vectors: np.ndarray, comparison: str) -> np.ndarray:
@@ -100,13 +121,3 @@ def residuals(vectors: np.ndarray, controls: np.ndarray, comparison: str) -> np.
     full = np.full(vectors.shape, np.nan)
     full[:, used] = left
     return full
-
-
-def _has_shape(vectors: np.ndarray, comparison: str) -> np.ndarray:
-    """(n_rdms,) whether the comparison sees differences in an RDM: from its mean or, for the cosines, from zero."""
-    if comparison in ("rho-a", "tau-a"):
-        return np.ones(len(vectors), dtype=bool)
-    size = np.nanmax(np.abs(vectors), axis=1)
-    if comparison.startswith("cosine"):
-        return np.asarray(size > 0)
-    return np.asarray(np.nanmax(vectors, axis=1) - np.nanmin(vectors, axis=1) > 1e-12 * size)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from brainrdl.analysis.comparison import MIN_PAIRS, check_comparison, similarity
+from brainrdl.analysis.comparison import MIN_PAIRS, check_comparison, check_whitening, has_shape
 from brainrdl.analysis.inference import with_fdr
+from brainrdl.rdms.checks import check_finite
 from brainrdl.rdms.selection import match_rdms, rdm_descriptor, stimulus_ids, subset_stimuli
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class LayerAgreement:
     pairwise: a row a roi and two RDMs of networks: network_a, layer_a, network_b, layer_b; difference, a - b; p, of a
     two-sided test; q, adjusted. Adjusted is over all regions and RDMs, each kind of test by itself.
     comparison: rsatoolbox's. inference: a name of `INFERENCE`. n_stimuli: compared. notes: what was left out, and why.
+
     NaN: not defined, for want of a second subject.
     """
 
@@ -82,8 +84,9 @@ def layer_agreement(
     n_bootstrap, seed: samples, the same for every region. rsatoolbox shows how far it is.
 
     A pair that is NaN (not measured, not defined) in one subject of a region or in one network takes no part in that
-    region. Raises ValueError for unknown names, descriptors that are not there, RDMs that cannot be told apart, without
-    values or without differences between them, fewer than 3 stimuli in common, or too few subjects for the inference.
+    region. Raises ValueError for unknown names, descriptors that are not there, RDMs that cannot be told apart, hold
+    infinite values, none at all or none that differ, fewer than 3 stimuli in common, or too few subjects for the
+    inference.
     """
     check_comparison(comparison)
     if inference not in INFERENCE:
@@ -92,9 +95,10 @@ def layer_agreement(
         raise ValueError(f"expected at least 2 bootstrap samples, got {n_bootstrap}; 1000 are usual")
     models = _table(model_rdms, {"network": network, "layer": layer}, "the RDMs of networks")
     subjects = _table(brain_rdms, {"roi": roi, "subject": subject}, "the RDMs of the brain")
-    matched = match_rdms([model_rdms, brain_rdms], ["the RDMs of networks", "the RDMs of the brain"])
+    names = ("the RDMs of networks", "the RDMs of the brain")
+    matched = match_rdms([model_rdms, brain_rdms], names)
     ids = stimulus_ids(matched.rdms)
-    of_models, of_brain = (_vectors(rdms, ids) for rdms in (model_rdms, brain_rdms))
+    of_models, of_brain = (_vectors(rdms, ids, what) for rdms, what in ((model_rdms, names[0]), (brain_rdms, names[1])))
     _check_measured(of_models, models)
     _check_measured(of_brain, subjects)
     parts: list[tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]] = []
@@ -103,7 +107,9 @@ def layer_agreement(
         here = of_brain[group.index]
         used = _common_pairs(of_models, here, group, notes)
         one, other = (np.where(used, vectors, np.nan) for vectors in (of_models, here))
-        _check_defined(one, other, models, group, comparison)
+        check_whitening(used, comparison)
+        _check_defined(one, models, comparison)
+        _check_defined(other, group, comparison)
         result = _evaluated(one, other, comparison, inference, n_bootstrap, seed, str(region), notes)
         n_subjects = len(group)
         if n_subjects == 1:
@@ -137,8 +143,10 @@ def _named(row: pd.Series[Any]) -> str:
     return ", ".join(f"{name} '{value}'" for name, value in row.items() if value != "")
 
 
-def _vectors(rdms: RDMs, ids: Sequence[str]) -> np.ndarray:
-    return np.asarray(subset_stimuli(rdms, ids).get_vectors(), dtype=float)
+def _vectors(rdms: RDMs, ids: Sequence[str], what: str) -> np.ndarray:
+    vectors = np.asarray(subset_stimuli(rdms, ids).get_vectors(), dtype=float)
+    check_finite(vectors, ids, what)
+    return vectors
 
 
 def _check_measured(vectors: np.ndarray, table: pd.DataFrame) -> None:
@@ -172,19 +180,12 @@ def _lacking(lacking: np.ndarray, group: pd.DataFrame) -> list[str]:
     return [f"subject '{group['subject'].iloc[k]}' ({lacking[k]} pairs)" for k in np.argsort(-lacking)[:3]]
 
 
-def _check_defined(
-    models: np.ndarray, brain: np.ndarray, of_models: pd.DataFrame, of_brain: pd.DataFrame, comparison: str
-) -> None:
-    undefined = np.isnan(similarity(models, brain, comparison))
-    for rows, table in ((undefined.all(1), of_models), (undefined.all(0), of_brain)):
-        # Where all are undefined on one side, the fault is on the other.
-        for k in np.flatnonzero(rows if not rows.all() or len(rows) == 1 else []):
-            raise ValueError(
-                f"the RDM of {_named(table.iloc[k])} holds dissimilarities that do not vary, so '{comparison}' is not "
-                "defined; leave it out"
-            )
-    if undefined.any():
-        raise ValueError(f"'{comparison}' is not defined: dissimilarities that do not vary; leave out such RDMs")
+def _check_defined(vectors: np.ndarray, table: pd.DataFrame, comparison: str) -> None:
+    for k in np.flatnonzero(~has_shape(vectors, comparison)):
+        raise ValueError(
+            f"the RDM of {_named(table.iloc[k])} holds dissimilarities that do not vary, so '{comparison}' says "
+            "nothing of it; leave it out"
+        )
 
 
 def _evaluated(
@@ -209,7 +210,7 @@ def _evaluated(
             "(over stimuli), or 'fixed' for the scores alone"
         )
     if over_stimuli:
-        _check_bootstrap(models, comparison)
+        _check_bootstrap(~np.isnan(models[0]), comparison)
     fixed_models = [ModelFixed(str(k), RDMs(vector[None])) for k, vector in enumerate(models)]
     data = RDMs(brain)
     with warnings.catch_warnings(), _numpy_seeded(seed):
@@ -245,11 +246,9 @@ def _evaluated(
     return result
 
 
-def _check_bootstrap(models: np.ndarray, comparison: str) -> None:
-    masked = models[:1].copy()
-    masked[0, np.flatnonzero(~np.isnan(masked[0]))[0]] = np.nan
+def _check_bootstrap(used: np.ndarray, comparison: str) -> None:
     try:
-        similarity(masked, masked, comparison)
+        check_whitening(np.append(False, used[1:]), comparison)
     except ValueError as error:
         raise ValueError(
             f"stimuli cannot be drawn anew, since one drawn twice is no pair with itself: {error}"

@@ -26,8 +26,8 @@ def agreement_history(
     them. target: one RDM for every layer, or one a layer (rdm_descriptor `layer`: a teacher's). Stimuli are matched by
     id. comparison: one of `brainrdl.analysis.comparison.COMPARISONS`.
     layers: the networks' layer -> the target's; None: layers of the same name, all of them. Others are left out.
-    Returns a row an RDM: method (the network), seed, epoch, layer, comparison, agreement. NaN: not defined, for want of
-    3 pairs that both have or of differences between them.
+    Returns a row an RDM: method (the network), seed, epoch, layer, comparison, agreement; n_pairs, those that both
+    have. NaN: not defined, for want of 3 pairs or of differences between them (rho-a and tau-a are 0 then).
     Raises ValueError for descriptors that are not there, an RDM that occurs twice, layers without a target, and fewer
     than 3 stimuli in common.
     """
@@ -46,8 +46,15 @@ def agreement_history(
     ids = stimulus_ids(match_rdms([rdms_by_epoch, target], ["the networks' RDMs", "the target"]).rdms)
     one, other = (np.asarray(subset_stimuli(rdms, ids).get_vectors(), float) for rdms in (rdms_by_epoch, target))
     compared = [(k, row_of[layer]) for k, layer in enumerate(table["layer"]) if layer in row_of]
-    values = [_agreement(one[k], other[row], comparison) for k, row in compared]
-    return table.iloc[[k for k, _ in compared]].assign(comparison=comparison, agreement=values).reset_index(drop=True)
+    return (
+        table.iloc[[k for k, _ in compared]]
+        .assign(
+            comparison=comparison,
+            agreement=[_agreement(one[k], other[row], comparison) for k, row in compared],
+            n_pairs=[int((~np.isnan(one[k] + other[row])).sum()) for k, row in compared],
+        )
+        .reset_index(drop=True)
+    )
 
 
 def _target_rows(known: list[str], target: RDMs, layers: Mapping[str, str] | None) -> dict[str, int]:

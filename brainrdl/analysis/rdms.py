@@ -7,6 +7,7 @@ from math import comb
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +66,8 @@ def network_rdms(
         several networks one list for all, or name -> list.
     stimuli: images 0…1, in memory or read `batch_size` at a time; `preprocess` (one for all, or name -> its own) makes
         them what the network takes. Runs on the network's device and in its precision.
+    dissimilarity: between patterns, as in `pair_dissimilarities`; not "mahalanobis".
+    epoch, seed: what the descriptors say; None: -1. batch_size: images at a time.
     memory: GiB of patterns held in memory; layers that do not fit go to a temporary file (in $TMPDIR, else the
         system's place). Patterns are kept in float32 (float64 of a network in float64), dissimilarities are
         computed in float64, in blocks of stimuli, which takes 1 GiB more and the RDMs themselves.
@@ -104,8 +107,10 @@ def pattern_rdms(
     """One RDM of patterns that were made elsewhere (`brainrdl.rdms.load_features` reads them).
 
     patterns: (n_stimuli, ...) numbers, everything after the first dimension counts as units; may be memory-mapped, as
-    blocks of rows are read. ids: the stimulus of each row. categories: id -> category, or one a stimulus in their
-    order. Returns RDMs with the descriptors of `network_rdms`; labels count the categories, sorted.
+    blocks of rows are read. ids: the stimulus of each row. dissimilarity: as in `pair_dissimilarities`; not
+    "mahalanobis". network, layer, epoch, seed: what the descriptors say.
+    categories: id -> category, or one a stimulus in their order.
+    Returns RDMs with the descriptors of `network_rdms`; labels count the categories, sorted.
     NaN: the measure is not defined for that pair. Raises ValueError for an unknown measure, another number of rows than
     of ids, ids that are not text or stand twice, rows with NaN or infinite values, a stimulus without category.
     """
@@ -125,7 +130,7 @@ def pixel_rdm(
 ) -> RDMs:
     """The RDM of the images themselves, every pixel a unit; network and layer are called "pixels".
 
-    memory: as for `network_rdms`, of images that are not in memory yet.
+    stimuli, dissimilarity, class_names: as for `network_rdms`. memory: the same, of images that are not in memory yet.
     """
     check_dissimilarity(dissimilarity)
     descriptors = _stimulus_descriptors(stimuli, class_names)
@@ -366,6 +371,14 @@ def _category_descriptors(
         categories = [categories[stimulus] for stimulus in ids]
     if len(categories) != len(ids):
         raise ValueError(f"{len(categories)} categories for {len(ids)} stimuli; give each stimulus one")
+    # As pandas reads an empty cell; as text, all of them would be one category.
+    empty = pd.Series(list(categories), dtype=object).isna()
+    if empty.any():
+        k = int(empty.argmax())
+        raise ValueError(
+            f"{int(empty.sum())} of {len(ids)} stimuli have no category ({categories[k]}), the first is '{ids[k]}'; "
+            "give each one, or leave them out"
+        )
     names = [str(category) for category in categories]
     number = {name: k for k, name in enumerate(sorted(set(names)))}
     descriptors["label"] = [number[name] for name in names]

@@ -20,9 +20,9 @@ from brainrdl.stimuli import Stimuli, read_stimuli
 class DataSettings(BaseModel):
     """What an experiment file says under `data`.
 
-    spec: a built-in data spec's name, a YAML file, or a folder of images. train, validation, test: numbers of
-    images; train None is all that is left, test None the data set's own test set or, where it has none, all that is
-    left. split_seed: which of the possible splits. flips: mirror training images at random.
+    spec: a built-in data spec's name, a YAML file, or a folder of images. train: how many images; null = all
+    that are left. validation: how many. test: how many; null = the data set's own test set or, where it has none, all
+    that are left. split_seed: which of the possible splits. flips: mirror training images at random.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -18,6 +18,8 @@ Rescale = Literal["evidence", "setsize", "simple"]
 _RESCALE = ("evidence", "setsize", "simple")
 # What says how an RDM came about rather than what it is of: it does not keep RDMs apart.
 _BOOKKEEPING = ("index", "n_averaged", "n_voxels", "n_folds", "dof", "notes")
+# Of RDMs that were joined and are not all of one measure.
+_MEASURE = "dissimilarity_measure"
 
 
 def stimulus_ids(rdms: RDMs, descriptor: str = "stimulus") -> tuple[str, ...]:
@@ -37,8 +39,9 @@ def stimulus_ids(rdms: RDMs, descriptor: str = "stimulus") -> tuple[str, ...]:
 def select_rdms(rdms: RDMs, **descriptors: object) -> RDMs:
     """The RDMs whose descriptors have these values, in their order: `select_rdms(rdms, roi="IT", subject=[...])`.
 
-    A value is compared as text; of several values each must be there. Raises ValueError, naming what there is, for
-    a descriptor or a value that no RDM has.
+    A value is compared as text; of several values each must be there. RDMs of one measure out of several that were
+    joined are of that measure again. Raises ValueError, naming what there is, for a descriptor or a value that no RDM
+    has.
     """
     chosen = np.ones(rdms.n_rdm, dtype=bool)
     for name, wanted in descriptors.items():
@@ -144,8 +147,9 @@ def join_rdms(parts: Sequence[RDMs], union: bool = False) -> RDMs:
 
     union: over the stimuli that any part has, sorted by id, NaN where a part lacks one; no descriptor of stimuli but
     their ids. Else the parts' stimuli must be the same, and stand in the order of the first. The measure is the common
-    one, None where the parts' differ (pixels and labels). Descriptors of RDMs are those that every part has, of
-    stimuli the first's. Raises ValueError where the parts' stimuli differ, and where there is no part.
+    one, None where the parts' differ (pixels and labels); then the descriptor `dissimilarity_measure` says each RDM's,
+    "" where it is not known. Descriptors of RDMs are those that every part has, of stimuli the first's. Raises
+    ValueError where the parts' stimuli differ, and where there is no part.
     """
     from rsatoolbox.rdm import RDMs
 
@@ -167,13 +171,16 @@ def join_rdms(parts: Sequence[RDMs], union: bool = False) -> RDMs:
             )
         vectors.append(subset_stimuli(part, order).dissimilarities)
     names = [name for name in first.rdm_descriptors if all(name in part.rdm_descriptors for part in parts)]
-    measures = {part.dissimilarity_measure for part in parts}
+    descriptors = {
+        name: [value for part in parts for value in part.rdm_descriptors[name]] for name in names if name != "index"
+    }
+    measures = [measure for part in parts for measure in _measures(part)]
+    if len(set(measures)) > 1:
+        descriptors[_MEASURE] = measures
     return RDMs(
         np.concatenate(vectors),
-        dissimilarity_measure=measures.pop() if len(measures) == 1 else None,
-        rdm_descriptors={
-            name: [value for part in parts for value in part.rdm_descriptors[name]] for name in names if name != "index"
-        },
+        dissimilarity_measure=(measures[0] or None) if len(set(measures)) == 1 else None,
+        rdm_descriptors=descriptors,
         pattern_descriptors=patterns,
     )
 
@@ -189,8 +196,11 @@ def match_rdms(parts: Sequence[RDMs], names: Sequence[str]) -> Matched:
     """RDMs of any origin over the stimuli that all of them have, by id, in the order of the first part.
 
     names: what each part is called in messages (its file, say). Joined as by `join_rdms`.
-    Raises ValueError where fewer than 3 stimuli are common to all, saying what ids would match if written alike.
+    Raises ValueError where fewer than 3 stimuli are common to all, saying what ids would match if written alike, and
+    where there is no part.
     """
+    if not parts:
+        raise ValueError("no RDMs to match; give at least one RDMs object")
     known = [stimulus_ids(part) for part in parts]
     shared = set(known[0]).intersection(*known[1:])
     common = [stimulus for stimulus in known[0] if stimulus in shared]
@@ -265,15 +275,24 @@ def _take(rdms: RDMs, rows: np.ndarray) -> RDMs:
     """The RDMs at `rows`, in that order, counted anew."""
     from rsatoolbox.rdm import RDMs
 
+    descriptors = {name: [values[k] for k in rows] for name, values in _without_index(rdms.rdm_descriptors).items()}
+    measures = {_measures(rdms)[k] for k in rows}
+    if len(measures) == 1:
+        descriptors.pop(_MEASURE, None)
     return RDMs(
         rdms.dissimilarities[rows],
-        dissimilarity_measure=rdms.dissimilarity_measure,
+        dissimilarity_measure=(measures.pop() or None) if len(measures) == 1 else None,
         descriptors=dict(rdms.descriptors),
-        rdm_descriptors={
-            name: [values[k] for k in rows] for name, values in _without_index(rdms.rdm_descriptors).items()
-        },
+        rdm_descriptors=descriptors,
         pattern_descriptors=_without_index(rdms.pattern_descriptors),
     )
+
+
+def _measures(rdms: RDMs) -> list[str]:
+    """Of each RDM; "" where it is not known. Those that were joined say theirs, if it is not that of all."""
+    if rdms.dissimilarity_measure is None and _MEASURE in rdms.rdm_descriptors:
+        return rdm_descriptor(rdms, _MEASURE)
+    return [str(rdms.dissimilarity_measure or "")] * rdms.n_rdm
 
 
 def _mean(vectors: np.ndarray, rescale: Rescale | None) -> np.ndarray:

@@ -8,6 +8,7 @@ from rsatoolbox.rdm import RDMs, compare
 from scipy.stats import false_discovery_control, spearmanr, ttest_1samp, ttest_rel
 
 from brainrdl.analysis import noise_ceiling
+from brainrdl.analysis.comparison import COMPARISONS
 from brainrdl.analysis.fixed_networks import layer_agreement
 from brainrdl.rdms import select_rdms, subset_stimuli
 
@@ -103,6 +104,17 @@ def test_pairs_that_are_missing_anywhere_take_no_part_in_that_region(problem):
     assert note.endswith("subject 'sub-1' lacks most, 5")
 
 
+def test_a_pair_that_one_network_lacks_takes_no_part_for_any(problem):
+    networks, brain = problem(rois=("IT",))
+    networks.dissimilarities[1, 4] = np.nan
+    found = layer_agreement(networks, brain, "corr")
+    used = np.arange(66) != 4
+    expected = np.corrcoef(networks.dissimilarities[:, used], brain.dissimilarities[:, used])[:3, 3:]
+    np.testing.assert_allclose(found.scores["score"], expected.ravel())
+    assert set(found.means["n_pairs"]) == {65}
+    assert found.notes == ("roi IT: 1 of 66 pairs are left out, which not all its subjects and networks have",)
+
+
 # inference
 
 
@@ -160,6 +172,7 @@ def test_a_seed_gives_the_same_again_and_leaves_the_callers_draws_alone(problem)
     assert not np.allclose(another.means["low"], one.means["low"])
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_one_subject_has_scores_and_nothing_else(problem):
     networks, brain = problem(n_subjects=1, rois=("IT",))
     found = layer_agreement(networks, brain)
@@ -178,6 +191,9 @@ def test_of_few_subjects_no_ceiling_is_drawn_anew(problem):
     assert found.means["p_ceiling"].isna().all()
     assert found.means[["p_zero", "ceiling_low"]].notna().all(axis=None)
     assert "roi IT: 2 subjects, too few to draw their noise ceiling anew" in found.notes[0]
+    enough = layer_agreement(*problem(n_subjects=5, rois=("IT",)), "corr", "dual_bootstrap", n_bootstrap=10)
+    assert enough.means["p_ceiling"].notna().all()
+    assert enough.notes == ()
 
 
 def test_a_single_rdm_of_a_network_is_scored_without_pairwise_tests(problem):
@@ -226,20 +242,41 @@ def test_rdms_that_cannot_be_told_apart_are_refused(problem):
         layer_agreement(networks, brain, layer="network")
 
 
-def test_rdms_without_values_or_differences_are_refused(problem):
+def test_rdms_without_values_are_refused(problem):
     networks, brain = problem()
     networks.dissimilarities[1] = np.nan
     with pytest.raises(ValueError, match="the RDM of network 'net', layer 'conv1' is NaN throughout"):
         layer_agreement(networks, brain)
     networks.dissimilarities[1] = 0.5
+    networks.dissimilarities[1, 11] = np.inf
     with pytest.raises(
-        ValueError, match="the RDM of network 'net', layer 'conv1' holds dissimilarities that do not vary"
+        ValueError, match="the RDMs of networks, RDM 1 of 3: 1 infinite values, the first between 's01' and 's02'"
     ):
-        layer_agreement(networks, brain, "corr")
+        layer_agreement(networks, brain)
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_rdms_without_differences_are_refused(problem, comparison):
+    # rho-a and tau-a would be 0, which in a subject is no score; an angle is defined unless all are 0.
+    value = 0.0 if comparison.startswith("cosine") else 0.5
     networks, brain = problem()
-    brain.dissimilarities[7] = 1.0
+    networks.dissimilarities[1] = value
+    with pytest.raises(
+        ValueError,
+        match=f"network 'net', layer 'conv1' holds dissimilarities that do not vary, so '{comparison}' says",
+    ):
+        layer_agreement(networks, brain, comparison)
+    networks, brain = problem()
+    brain.dissimilarities[7] = value
     with pytest.raises(ValueError, match="the RDM of roi 'IT', subject 'sub-1' holds dissimilarities that do not vary"):
-        layer_agreement(networks, brain, "corr")
+        layer_agreement(networks, brain, comparison)
+
+
+def test_incomplete_rdms_that_cannot_be_whitened_are_refused(problem):
+    networks, brain = problem(n_stimuli=100, rois=("IT",))
+    brain.dissimilarities[0, 0] = np.nan
+    with pytest.raises(ValueError, match="'corr_cov' needs every pair of 100 stimuli, and 1 are left out"):
+        layer_agreement(networks, brain, "corr_cov")
 
 
 def test_too_few_common_pairs_are_refused_naming_who_lacks_most(problem):

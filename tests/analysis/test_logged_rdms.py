@@ -30,7 +30,7 @@ def teacher(layers=("fc", "pool1"), ids=IDS, seed=1):
 def test_it_is_rsatoolboxs_compare_with_the_layer_of_the_same_name(comparison):
     rdms, target = training(), teacher()
     table = agreement_history(rdms, target, comparison)
-    assert list(table.columns) == ["method", "seed", "epoch", "layer", "comparison", "agreement"]
+    assert list(table.columns) == ["method", "seed", "epoch", "layer", "comparison", "agreement", "n_pairs"]
     values = compare(rdms, target, method=comparison)
     expected = [values[k, 0 if layer == "fc" else 1] for k, layer in enumerate(rdms.rdm_descriptors["layer"])]
     np.testing.assert_allclose(table["agreement"], expected, rtol=1e-12)
@@ -60,15 +60,18 @@ def test_stimuli_are_matched_by_id():
     fewer = agreement_history(training(), subset_stimuli(target, IDS[:5]))
     expected = compare(subset_stimuli(training(), IDS[:5]), subset_stimuli(target, IDS[:5]), method="corr")
     assert fewer["agreement"][1] == pytest.approx(expected[1, 0])
+    assert set(fewer["n_pairs"]) == {10}
 
 
 def test_a_missing_pair_takes_no_part_where_it_is_missing_and_a_flat_rdm_has_no_agreement():
     rdms, target = training(), teacher()
     rdms.dissimilarities[0, :2] = np.nan
     rdms.dissimilarities[1] = 0.5
+    target.dissimilarities[1, -1] = np.nan  # of pool1
     table = agreement_history(rdms, target)
-    expected = np.corrcoef(rdms.dissimilarities[0, 2:], target.dissimilarities[1, 2:])[0, 1]
+    expected = np.corrcoef(rdms.dissimilarities[0, 2:-1], target.dissimilarities[1, 2:-1])[0, 1]
     assert table["agreement"][0] == pytest.approx(expected)
+    assert list(table["n_pairs"][:3]) == [25, 28, 27]
     assert np.isnan(table["agreement"][1])
     assert table["agreement"][2:].notna().all()
 

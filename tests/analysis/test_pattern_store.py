@@ -3,6 +3,7 @@
 import errno
 import shutil
 import tempfile
+import weakref
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -63,6 +64,22 @@ def test_layers_that_do_not_fit_go_to_a_file(opened):
         assert not isinstance(store["a"], torch.Tensor)
         assert isinstance(store["b"], torch.Tensor)
         assert isinstance(store["c"], torch.Tensor)
+
+
+@pytest.mark.parametrize(("n_bytes", "in_file"), [(1880, ["a"]), (1879, ["a", "c"]), (4280, ["c"])])
+def test_layers_share_the_memory(opened, n_bytes, in_file):
+    _, parts = batches()
+    with PatternStore(10, n_bytes / 2**30) as store:  # of 4000, 280 and 1600 bytes
+        store.add(parts[0])
+        assert [layer for layer in "abc" if not isinstance(store[layer], torch.Tensor)] == in_file
+
+
+def test_memory_is_free_afterwards():
+    # The next network's store is made while this one is still called by its name.
+    with PatternStore(10, 1) as store:
+        store.add(batches()[1][0])
+        kept = weakref.ref(store["a"])
+    assert kept() is None
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -3,11 +3,13 @@ from __future__ import annotations
 import tempfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from rsatoolbox.data import Dataset
 from rsatoolbox.rdm import calc_rdm, get_categorical_rdm, load_rdm
 from scipy.spatial.distance import pdist
+from scipy.special import softmax
 from torch import nn
 
 from brainrdl.analysis.rdms import category_rdm, join_rdms, label_rdm, network_rdms, pattern_rdms, pixel_rdm, save_rdms
@@ -325,6 +327,7 @@ def test_category_rdm_is_rsatoolboxs_categorical_rdm():
     assert rdm.pattern_descriptors["category"] == ["3", "face", "house", "face"]
     assert rdm.pattern_descriptors["label"] == [0, 1, 2, 1]
     assert rdm.dissimilarity_measure == "category"
+    assert category_rdm(["b", "a", "c", "b"], list("dabc")).pattern_descriptors["label"] == [1, 0, 2, 1]
     in_order = category_rdm(["3", "face", "house", "face"], list("dabc"))
     np.testing.assert_array_equal(in_order.dissimilarities, rdm.dissimilarities)
 
@@ -341,6 +344,11 @@ def test_a_category_model_of_too_little_is_refused():
         category_rdm({"a": "x"}, ["a", "b"])
     with pytest.raises(ValueError, match="an RDM needs at least 2 stimuli, got 1"):
         category_rdm({"a": "x"}, ["a"])
+    for empty in (None, np.nan, pd.NA):
+        with pytest.raises(
+            ValueError, match=r"2 of 3 stimuli have no category \(.*\), the first is 'b'; give each one"
+        ):
+            category_rdm({"a": "x", "b": empty, "c": empty}, list("abc"))
     with pytest.raises(ValueError, match="stimuli: stimulus id 'a' occurs 2 times"):
         category_rdm(["x", "y"], ["a", "a"])
 
@@ -361,7 +369,7 @@ def test_rdms_of_every_kind_are_read_again_by_rsatoolbox(network, stimuli, tmp_p
     save_rdms(rdms, tmp_path / "rdms.h5")
     again = load_rdm(str(tmp_path / "rdms.h5"))
     np.testing.assert_array_equal(again.dissimilarities, rdms.dissimilarities)
-    assert set(rdms.rdm_descriptors) == {"network", "layer", "seed", "epoch", "index"}
+    assert set(rdms.rdm_descriptors) == {"network", "layer", "seed", "epoch", "dissimilarity_measure", "index"}
     assert set(rdms.pattern_descriptors) == {"stimulus", "label", "category", "index"}
     for kind in ("rdm_descriptors", "pattern_descriptors"):
         for name, values in getattr(rdms, kind).items():
@@ -418,6 +426,40 @@ def test_patterns_that_are_not_finite_are_refused_by_layer_and_stimulus(network,
         network_rdms(network, ["0", "3"], stimuli)
     with pytest.raises(ValueError, match=r"network 'rdl': layer '3' gives NaN or infinite values for 12 of 12"):
         network_rdms({"rdl": network}, ["0", "3"], stimuli)
+
+
+def test_a_stimulus_of_a_later_batch_is_refused_by_its_own_name(network, stimuli):
+    corner = stimuli.images[7, 0, 0, 0]
+
+    def divided(images):
+        return images / (images[:, :, :1, :1] != corner)
+
+    with pytest.raises(ValueError, match=r"layer '0' gives NaN or infinite values for 1 of 12 stimuli, .* 'img7'"):
+        network_rdms(network, ["0"], stimuli, preprocess=divided, batch_size=5)
+
+
+def test_the_first_epoch_and_seed_are_0_and_not_left_out(network, stimuli):
+    for rdms in (
+        network_rdms(network, ["0"], stimuli, epoch=0, seed=0),
+        pattern_rdms(np.eye(3), list("abc"), epoch=0, seed=0),
+    ):
+        assert rdms.rdm_descriptors["epoch"] == rdms.rdm_descriptors["seed"] == [0]
+
+
+def test_stimuli_of_the_first_class_alone_keep_their_labels(stimuli):
+    rdm = label_rdm(stimuli._replace(labels=torch.zeros(12, dtype=torch.int64)))
+    np.testing.assert_array_equal(rdm.dissimilarities, 0)
+    assert rdm.pattern_descriptors["label"] == [0] * 12
+
+
+def test_the_softmax_of_a_network_in_single_precision_is_taken_in_double(stimuli):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    with torch.no_grad():
+        outputs = network(stimuli.images.float()).double().numpy()
+    expected = pdist(softmax(outputs, axis=1), "correlation")
+    found = network_rdms(network, ["softmax"], stimuli, "correlation").dissimilarities[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
 
 
 def test_several_networks_that_do_not_go_together_are_refused(network, stimuli):

@@ -131,6 +131,16 @@ def test_a_start_is_where_the_result_is_laid():
     np.testing.assert_allclose(collapsed.coordinates, np.tile(start.mean(0), (12, 1)))
 
 
+def test_a_start_decides_between_solutions_that_are_as_good():
+    # Four points as far from each other as from all: a square, whose diagonals any two pairs may be.
+    for diagonal in (1, 2, 3):
+        others = [k for k in (1, 2, 3) if k != diagonal]
+        start = np.zeros((4, 2))
+        start[[diagonal, *others]] = [[1, 1], [1, 0], [0, 1]]
+        drawn = distances(multidimensional_scaling(1 - np.eye(4), start=start).coordinates)
+        assert drawn[0].argmax() == diagonal
+
+
 def test_aligning_turns_reflects_and_moves_but_does_not_scale():
     true = points(12)
     np.testing.assert_allclose(align(turned(true), true), true, atol=1e-12)

@@ -68,6 +68,7 @@ def test_distances_are_symmetric_and_zero_on_self(comparison):
     assert (result.distances[~np.eye(5, dtype=bool)] > 0).all()
     assert result.coordinates.shape == (5, 2)
     assert list(result.descriptors["network"]) == [f"net{k}" for k in range(5)]
+    assert list(result.descriptors) == ["network", "layer"]
 
 
 @pytest.mark.parametrize("comparison", [c for c in COMPARISONS if c not in ("normalized_euclidean", *COMPLETE)])
@@ -81,8 +82,9 @@ def test_distances_are_rsatoolboxs_on_the_very_same_samples(comparison, n_stimul
         expected = 1 - compare(sample, sample, "corr" if comparison == "correlation" else comparison)
         # A pair that was drawn twice is a tie, with which rho-a and tau-a of an RDM with itself are below 1.
         np.testing.assert_allclose(distances, expected * (1 - np.eye(3)), atol=1e-9)
-    mean = second_order_mds(rdms, comparison, n_bootstrap=3, n_stimuli=n_stimuli, seed=5).distances
-    np.testing.assert_allclose(mean, found.mean(0), atol=1e-12)
+    result = second_order_mds(rdms, comparison, n_bootstrap=3, n_stimuli=n_stimuli, seed=5)
+    np.testing.assert_allclose(result.distances, found.mean(0), atol=1e-12)
+    assert result.n_stimuli == n_stimuli
 
 
 @pytest.mark.parametrize("comparison", [c for c in COMPARISONS if c != "normalized_euclidean"])
@@ -95,6 +97,15 @@ def test_without_bootstrap_every_stimulus_is_taken_once(comparison):
     np.testing.assert_allclose(result.distances, expected * (1 - np.eye(3)), atol=1e-9)
     assert result.samples.shape == (0, 3, 2)
     assert result.n_stimuli == 12
+
+
+def test_three_stimuli_are_enough():
+    rdms = random_rdms(n_stimuli=3)
+    expected = 1 - compare(rdms, rdms, "corr")
+    np.testing.assert_allclose(second_order_distances(rdms, n_bootstrap=0)[0], expected, atol=1e-9)
+    of_all = next(s for s in range(99) if len(set(np.random.default_rng(s).integers(3, size=3))) == 3)
+    found = second_order_distances(rdms, n_bootstrap=1, n_stimuli=3, seed=of_all)
+    np.testing.assert_allclose(found[0], expected, atol=1e-9)
 
 
 def test_rdms_are_whitened_as_far_as_rsatoolbox_can():
@@ -199,6 +210,35 @@ def test_identical_rdms_fall_on_one_point():
     np.testing.assert_array_equal(result.samples, 0)
 
 
+@pytest.mark.parametrize("comparison", ["correlation", "cosine", "spearman", "normalized_euclidean", "cosine_cov"])
+def test_rounding_does_not_set_rdms_apart(comparison):
+    base = random_rdms(n_rdms=1).dissimilarities
+    result = second_order_mds(RDMs(np.concatenate([base, base / 3, 7 * base])), comparison, n_bootstrap=2)
+    np.testing.assert_array_equal(result.distances, 0)
+    np.testing.assert_array_equal(result.coordinates, 0)
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_a_constant_rdm_has_an_angle_to_others_but_no_correlation(comparison):
+    rdms = random_rdms()
+    rdms.dissimilarities[2] = 0.3
+    rdms.dissimilarities[2, 0] = 0.1 + 0.2  # the same but for rounding
+    of_angles = comparison in ("normalized_euclidean", "cosine", "cosine_cov", *COMPLETE)
+    assert undefined_rdms(rdms, comparison) == ({} if of_angles else {2: "is constant (all dissimilarities are 0.3)"})
+    if of_angles:
+        found = second_order_distances(rdms, comparison, n_bootstrap=0 if comparison in COMPLETE else 1)
+        assert np.isfinite(found).all()
+
+
+def test_infinite_values_are_refused_by_name():
+    rdms = random_rdms()
+    rdms.dissimilarities[3, 7] = np.inf
+    with pytest.raises(
+        ValueError, match=r"RDM 3 \(network 'net3', layer 'fc'\) holds infinite values, so it cannot be"
+    ):
+        second_order_mds(rdms, "normalized_euclidean")
+
+
 def test_a_constant_rdm_is_refused_by_name():
     rdms = random_rdms()
     rdms.dissimilarities[2] = 0.5
@@ -241,9 +281,9 @@ def test_arguments_are_checked():
 
 def test_rdms_without_common_pairs_are_refused():
     rdms = random_rdms(n_rdms=2)
-    rdms.dissimilarities[0, :100] = np.nan
+    rdms.dissimilarities[0, :90] = np.nan
     rdms.dissimilarities[1, 90:] = np.nan
-    message = r"0 pairs of a sample of 20 stimuli are measured in all RDMs, .* missing in RDM 0 \(network 'net0', layer"
+    message = r"0 pairs of a sample of 20 stimuli are measured in all RDMs, .* missing in RDM 1 \(network 'net1', layer"
     with pytest.raises(ValueError, match=message):
         second_order_mds(rdms)
 

@@ -29,6 +29,14 @@ def test_grey_images_have_three_equal_channels_and_large_ones_are_shrunk_in_prop
     assert picture.std() > 0
 
 
+def test_what_is_brighter_than_white_is_white():
+    given = stimuli()
+    given.images[0, :, 0, 0], given.images[0, :, 0, 1] = 1.5, -0.5
+    picture = make_thumbnails(given)["a/1"]
+    assert picture[0, 0].tolist() == [255] * 3
+    assert picture[0, 1].tolist() == [0] * 3
+
+
 def test_other_channels_are_refused():
     with pytest.raises(ValueError, match="stimulus 'a/1' has 2 channels; a picture has 1"):
         make_thumbnails(stimuli(channels=2))
@@ -72,6 +80,14 @@ def test_in_a_folder_a_stimulus_is_the_file_of_that_name_with_or_without_its_suf
     assert list(found) == ["dog", "faces/anna.png"]
     assert found["faces/anna.png"].shape == (32, 64, 3)
     assert tuple(found["faces/anna.png"][0, 0]) == (255, 0, 0)
+
+
+def test_in_a_folder_the_whole_name_comes_first_and_grey_images_have_three_channels(tmp_path):
+    for name, grey in (("cat.jpg", 10), ("cat.jpg.png", 200), ("dog.png", 60), ("dog.bmp", 90)):
+        Image.new("L", (9, 9), grey).save(tmp_path / name)
+    found = load_thumbnails(tmp_path, ["cat.jpg", "cat.jpg.png", "cat", "dog", "dog.png"])
+    assert {picture.shape for picture in found.values()} == {(9, 9, 3)}
+    assert [int(picture.mean()) for picture in found.values()] == [10, 200, 10, 90, 60]
 
 
 def test_what_is_not_there_is_told(tmp_path):

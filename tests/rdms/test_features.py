@@ -59,7 +59,9 @@ def test_arrays_beside_their_list_of_images(folder, name, values):
 
 @pytest.mark.parametrize("name", ["f.txt", "f.csv"])
 def test_text(folder, name):
-    np.testing.assert_allclose(load_features(write(folder / name, FLAT)).values, FLAT)
+    path = write(folder / name, FLAT)
+    np.testing.assert_allclose(load_features(path).values, FLAT)
+    np.testing.assert_allclose(load_features(path.rename(folder / name.upper())).values, FLAT)
 
 
 @pytest.mark.parametrize("n_units", [1, 6])
@@ -82,6 +84,18 @@ def test_matlabs_newer_files_have_their_dimensions_the_other_way_round(folder):
 def test_a_list_in_the_folder_above(folder):
     (folder / "conv1").mkdir()
     assert load_features(write(folder / "conv1" / "features.npy", VALUES)).ids == tuple(NAMES)
+
+
+def test_a_list_beside_comes_before_one_in_the_folder_above(folder):
+    (folder / "conv1").mkdir()
+    (folder / "conv1" / "file_names.txt").write_text("a\nb\nc\nd\n", encoding="utf-8")
+    assert load_features(write(folder / "conv1" / "features.npy", VALUES)).ids == tuple("abcd")
+
+
+def test_a_tensor_in_bfloat16(folder):
+    values = torch.from_numpy(FLAT).bfloat16().requires_grad_()
+    torch.save(values, folder / "f.pt")
+    np.testing.assert_array_equal(load_features(folder / "f.pt").values, values.detach().float().numpy())
 
 
 def test_given_stimuli_come_before_a_list_beside(folder, tmp_path):

@@ -13,6 +13,7 @@ from brainrdl.rdms import (
     join_rdms,
     load_rdms,
     match_rdms,
+    save_rdms,
     select_rdms,
     stimulus_ids,
     subset_stimuli,
@@ -285,8 +286,29 @@ def test_joining_keeps_the_descriptors_that_all_have_and_one_measure():
     rdms, other = draw(), average_rdms(draw(), over="session")
     other.dissimilarity_measure = "euclidean"
     joined = join_rdms([rdms, other])
-    assert set(joined.rdm_descriptors) == {"subject", "roi", "index"}
+    assert set(joined.rdm_descriptors) == {"subject", "roi", "dissimilarity_measure", "index"}
     assert joined.dissimilarity_measure is None
+    other.dissimilarity_measure = rdms.dissimilarity_measure
+    joined = join_rdms([rdms, other])
+    assert set(joined.rdm_descriptors) == {"subject", "roi", "index"}
+    assert joined.dissimilarity_measure == "correlation"
+
+
+def test_rdms_of_several_measures_say_theirs_and_are_of_it_again_when_selected(tmp_path):
+    parts = [draw(n_subjects=1) for _ in range(3)]
+    for part, name, measure in zip(parts, "abc", ("correlation", "euclidean", None), strict=True):
+        part.rdm_descriptors["network"], part.dissimilarity_measure = [name] * part.n_rdm, measure
+    joined = join_rdms([join_rdms(parts[:2]), parts[2]])
+    save_rdms(joined, tmp_path / "rdms.h5")
+    for rdms in (joined, load_rdms(tmp_path / "rdms.h5")):
+        assert list(dict.fromkeys(rdms.rdm_descriptors["dissimilarity_measure"])) == ["correlation", "euclidean", ""]
+        for name, measure in zip("abc", ("correlation", "euclidean", None), strict=True):
+            selected = select_rdms(rdms, network=name)
+            assert selected.dissimilarity_measure == measure
+            assert "dissimilarity_measure" not in selected.rdm_descriptors
+        two = select_rdms(rdms, network=["b", "c"])
+        assert two.dissimilarity_measure is None
+        assert set(two.rdm_descriptors["dissimilarity_measure"]) == {"euclidean", ""}
 
 
 def test_a_union_has_all_stimuli_and_nan_where_a_part_lacks_one():
@@ -377,8 +399,20 @@ def test_rdms_are_matched_over_common_stimuli_by_id_and_what_is_left_out_is_told
     assert match_rdms([one, over("edcba", 1)], ["one", "other"]).notes == ()
 
 
+def test_what_any_part_lacks_is_left_out_and_the_firsts_order_stays():
+    parts = [over("exdcba", 0), over("xda", 1), over("abcdx", 2)]
+    matched = match_rdms(parts, ["one", "two", "three"])
+    assert list(matched.rdms.pattern_descriptors["stimulus"]) == list("xda")
+    rows = ["exdcba".index(stimulus) for stimulus in "xda"]
+    np.testing.assert_array_equal(matched.rdms.get_matrices()[0], parts[0].get_matrices()[0][np.ix_(rows, rows)])
+    left_out = [note.split(" stimuli")[0] for note in matched.notes]
+    assert left_out == ["one: 3 of 6", "three: 2 of 5"]
+
+
 def test_rdms_that_share_too_few_stimuli_are_refused_with_what_would_match():
     with pytest.raises(ValueError, match=r"one\.h5, other\.h5: 2 stimuli are common to all, expected at least 3"):
         match_rdms([over("abcd"), over("abxy")], ["one.h5", "other.h5"])
     with pytest.raises(ValueError, match=r"5 would match after changing case, the first is 'a' for 'A'"):
         match_rdms([over("abcde"), over("ABCDE")], ["one.h5", "other.h5"])
+    with pytest.raises(ValueError, match="no RDMs to match; give at least one RDMs object"):
+        match_rdms([], [])
