@@ -1,6 +1,8 @@
 """`brainrdl figure`: every kind from runs, RDMs of rsatoolbox, patterns from elsewhere and networks."""
 
 import json
+import shutil
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -14,9 +16,10 @@ from typer.testing import CliRunner
 
 from brainrdl.analysis.figures.style import WIDTHS
 from brainrdl.cli import app
-from brainrdl.rdms import load_rdms, save_rdms
+from brainrdl.rdms import join_rdms, load_rdms, save_rdms, select_rdms
 from brainrdl.report.figure import KINDS
 from brainrdl.report.figure_inputs import InputOptions, read_inputs
+from brainrdl.report.figure_runs import short_names
 
 NETWORK = {
     "network": "mnist_cnn",
@@ -212,7 +215,7 @@ def test_a_network_is_shown_the_stimuli_of_a_brain_data_spec(real_data, tmp_path
     preprocess = {"size": [64, 64], "channels": 3}
     cnn = {"network": "small_cnn", "arguments": {"image_size": 64, "features": [4, 4, 4], "n_classes": 6}}
     file.write_text(json.dumps({**cnn, "preprocess": preprocess, "layers": [""], "stimuli": "kriegeskorte2008"}))
-    rdms, _, category, _ = read_inputs([str(file)], InputOptions())
+    rdms, _, category, *_ = read_inputs([str(file)], InputOptions())
     assert (rdms.n_cond, category) == (92, "category")
 
 
@@ -228,7 +231,7 @@ def test_rdms_of_several_origins_are_matched_by_id_and_what_is_left_out_is_told(
     assert "note: " in result.stderr and "rsa.h5: 5 of 20 stimuli are left out" in result.stderr
     joined = read_inputs([str(foreign / "rsa.h5"), str(tmp_path / "fewer.h5")], InputOptions()).rdms
     assert list(joined.rdm_descriptors["network"]) == ["rsa"] * 4 + ["fewer"]
-    assert list(joined.rdm_descriptors["layer"])[:2] == ["V1 s1", "IT s1"]
+    assert list(joined.rdm_descriptors["roi"]) == ["V1", "IT", "V1", "IT", "IT"]
     np.testing.assert_allclose(joined.dissimilarities[3], joined.dissimilarities[4])
 
 
@@ -252,6 +255,150 @@ def test_what_is_not_there_is_told(foreign, run, tmp_path):
     refused("stimulus-mds", rsa, out=out, match="one RDM")
     refused("curves", rsa, out=out, match="is no run (experiment.yaml); curves are drawn of the folders of runs")
     refused("rdm", foreign / "features.npy", out=out, match="features.npy")
+    refused("rdm", rsa, rsa, out=out, match="rsa.h5' is given twice; give each input once")
+    refused("mds", rsa, "--target", "V4", out=out, match="no RDM is of the target 'V4'; of roi there are: V1, IT")
+    refused("rdm", run, "--select", "seed=7", out=out, match="no RDM has seed '7'; there are: -1, 0")
+    refused("rdm", run, "--select", "layer=", out=out, match="no RDM has layer ''; there are: pixels, labels, conv1")
+
+
+def test_options_of_other_kinds_are_refused(foreign, run, tmp_path):
+    rsa, out = foreign / "rsa.h5", tmp_path / "no.png"
+    refused("rdm", rsa, "--bootstrap", "5", out=out, match="--bootstrap does not go with 'rdm', which takes --select,")
+    refused("mds", rsa, "--images", "x", out=out, match="--images does not go with 'mds'")
+    refused("stimulus-mds", rsa, "--shared", out=out, match="--shared does not go with 'stimulus-mds'")
+    refused("curves", run, "--select", "network=rdl", out=out, match="'curves', which takes --quantity; leave it out")
+    refused("training", run, "--brain", rsa, out=out, match="--brain does not go with 'training'")
+
+
+def test_messages_speak_of_options(foreign, tmp_path):
+    rsa, out = foreign / "rsa.h5", tmp_path / "no.png"
+    refused("stimulus-mds", rsa, out=out, match="choose one, e.g. --select roi=V1 --select subject=s1, average")
+    refused("rdm", rsa, "--rows", "subject", out=out, match="they differ in roi; choose one, e.g. --select roi=IT")
+    refused("mds", rsa, "--comparison", "bures", out=out, match="take --bootstrap 0 and")
+    drawn("mds", rsa, "--comparison", "bures", "--bootstrap", "0", out=tmp_path / "bures.png")
+    refused("rdm", foreign / "layer5.npy", out=out, match="give --ids, their ids in the order of the rows")
+    refused("rdm", rsa, "--ids", foreign / "ids.txt", out=out, match="leave --ids out")
+
+
+def test_what_cannot_be_written_is_told_by_its_own_name(foreign, tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("")
+    result = call("figure", "rdm", foreign / "rsa.h5", "--out", tmp_path / "folder.png")
+    assert result.exit_code == 2 and "folder.png: is a folder; give the name of a file" in result.stderr
+    result = call("figure", "rdm", foreign / "rsa.h5", "--out", tmp_path / "file" / "rdm.png")
+    assert result.exit_code == 1 and f"error: {tmp_path / 'file' / 'rdm.png'}: " in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+def test_a_file_without_rdms_is_refused(tmp_path):
+    RDMs(np.zeros((0, 6)), pattern_descriptors={"stimulus": list("abcd")}).save(str(tmp_path / "none.h5"), "hdf5")
+    refused("rdm", tmp_path / "none.h5", out=tmp_path / "no.png", match="expected at least one RDM, got none over 4")
+
+
+def test_rdms_without_ids_are_drawn_alone_and_not_beside_others(foreign, tmp_path):
+    nameless = RDMs(np.random.default_rng(0).random((2, 190)), pattern_descriptors={"number": list(range(20))})
+    nameless.save(str(tmp_path / "nameless.h5"), "hdf5")
+    drawn("rdm", tmp_path / "nameless.h5", out=tmp_path / "rdm.png")
+    match = "nameless.h5: its RDMs have no pattern descriptor 'stimulus'; they have: number; say by --stimulus"
+    refused("mds", tmp_path / "nameless.h5", foreign / "rsa.h5", out=tmp_path / "no.png", match=match)
+    refused("mds", tmp_path / "nameless.h5", out=tmp_path / "no.png", match="no descriptor tells the 2 RDMs apart")
+
+
+def test_arrays_are_called_by_what_tells_their_paths_apart(foreign, tmp_path):
+    files = [str(tmp_path / layer / "features.npy") for layer in ("conv1", "fc")]
+    for file in map(Path, files):
+        file.parent.mkdir()
+        shutil.copy(foreign / "features.npy", file)
+        shutil.copy(foreign / "file_names.txt", file.parent)
+    rdms = read_inputs(files, InputOptions(patterns=True)).rdms
+    assert list(rdms.rdm_descriptors["network"]) == ["conv1", "fc"]
+    drawn("rdm", *files, "--patterns", out=tmp_path / "rdm.svg")
+    text = (tmp_path / "rdm.svg").read_text()
+    assert "conv1" in text and "fc" in text and "output" not in text
+    assert short_names(["a/run", "b/run"]) == ["a", "b"]
+    assert short_names(["a/b", "c/b/d"]) == ["b", "d"]
+    (tmp_path / "x.h5").write_text("")
+    (tmp_path / "x.npy").write_text("")
+    assert short_names([str(tmp_path / "x.h5"), str(tmp_path / "x.npy")]) == ["x.h5", "x.npy"]
+
+
+def test_patterns_stand_beside_rdms_whose_own_ids_and_measure_hold(foreign, tmp_path):
+    options = InputOptions(patterns=True, ids=foreign / "ids.txt", dissimilarity="euclidean")
+    rdms = read_inputs([str(foreign / "layer5.npy"), str(foreign / "rsa.h5")], options).rdms
+    assert list(rdms.rdm_descriptors["dissimilarity_measure"]) == ["euclidean"] + ["correlation"] * 4
+    own = load_rdms(foreign / "rsa.h5")
+    k, m = (list(rdms.pattern_descriptors["stimulus"]).index(name) for name in ("img03", "img07"))
+    assert rdms.get_matrices()[1][k, m] == own.get_matrices()[0][3, 7]
+
+
+def test_what_is_not_layers_is_not_joined_as_layers_are(foreign, run, tmp_path):
+    model = load_rdms(foreign / "rsa.h5").subset("subject", "s1")
+    layers = RDMs(
+        model.dissimilarities,
+        rdm_descriptors={"layer": ["a", "b"]},
+        pattern_descriptors={"stimulus": list(model.pattern_descriptors["stimulus"])},
+    )
+    save_rdms(layers, tmp_path / "model.h5")
+    found = read_inputs([str(tmp_path / "model.h5"), str(foreign / "rsa.h5")], InputOptions())
+    assert found.not_layers == ("rsa",)
+    assert list(found.rdms.rdm_descriptors["layer"]) == ["a", "b", "V1 s1", "IT s1", "V1 s2", "IT s2"]
+    drawn("mds", tmp_path / "model.h5", foreign / "rsa.h5", out=tmp_path / "mds.svg")
+    assert "rsa (target)" in (tmp_path / "mds.svg").read_text()
+
+
+def test_one_array_of_several_is_chosen_by_its_key(foreign, tmp_path):
+    square = load_rdms(foreign / "rsa.h5").get_matrices()
+    np.savez(tmp_path / "several.npz", first=square[0], second=square[1])
+    ids = ("--ids", tmp_path / "ids.txt")
+    (tmp_path / "ids.txt").write_text("\n".join(f"img{k:02d}" for k in range(N_STIMULI)))
+    refused("rdm", tmp_path / "several.npz", *ids, out=tmp_path / "no.png", match="no --key was given; give one of")
+    drawn("rdm", tmp_path / "several.npz", *ids, "--key", "second", out=tmp_path / "rdm.png")
+
+
+def test_rdms_of_one_measure_say_it_when_others_beside_them_are_of_another(run, tmp_path):
+    drawn("rdm", run, out=tmp_path / "all.svg")
+    assert "(euclidean)" not in (tmp_path / "all.svg").read_text()  # labels are not
+    drawn("rdm", run, "--select", "network=rdl,teacher", out=tmp_path / "some.svg")
+    assert "Dissimilarity (euclidean)" in (tmp_path / "some.svg").read_text()
+    rdms = read_inputs([str(run)], InputOptions()).rdms
+    assert "dissimilarity_measure" not in select_rdms(rdms, network="rdl").rdm_descriptors
+    assert select_rdms(rdms, network=["pixels", "rdl"]).dissimilarity_measure == "euclidean"
+    assert select_rdms(rdms, network=["labels", "rdl"]).dissimilarity_measure is None
+    again = join_rdms([select_rdms(rdms, network="rdl"), select_rdms(rdms, network="labels")])
+    measures = list(again.rdm_descriptors["dissimilarity_measure"])
+    assert set(measures[:-1]) == {"euclidean"} and measures[-1] == "label"
+
+
+def test_several_seeds_of_a_run_are_chosen_together(run):
+    rdms = read_inputs([str(run)], InputOptions(select={"seed": ["0", "1"], "layer": ["fc"]})).rdms
+    found = set(zip(rdms.rdm_descriptors["network"], map(int, rdms.rdm_descriptors["seed"]), strict=True))
+    assert found == {("baseline", 0), ("rdl", 0), ("baseline", 1), ("rdl", 1)}
+    assert set(map(int, rdms.rdm_descriptors["epoch"])) == {1}
+
+
+def test_sessions_of_a_brain_are_averaged_and_that_is_said(foreign, tmp_path):
+    brain = load_rdms(foreign / "rsa.h5")
+    brain.rdm_descriptors["session"] = brain.rdm_descriptors.pop("roi")
+    save_rdms(brain, tmp_path / "sessions.h5")
+    one = ("--select", "subject=s1", "--select", "roi=V1")
+    arguments = ("agreement", foreign / "rsa.h5", *one, "--comparison", "corr", "--brain")
+    result = call("figure", *arguments, tmp_path / "sessions.h5", "--out", tmp_path / "agreement.svg")
+    assert result.exit_code == 0, result.output
+    assert "sessions.h5: mean over session of each subject" in result.stderr
+    assert "n = 2" in (tmp_path / "agreement.svg").read_text()
+    del brain.rdm_descriptors["subject"]
+    save_rdms(brain, tmp_path / "nobody.h5")
+    refused(
+        *arguments, tmp_path / "nobody.h5", out=tmp_path / "no.png", match="have no descriptor 'subject'; they have"
+    )
+    refused(*arguments, foreign / "layer5.npy", out=tmp_path / "no.png", match="expected a file of RDMs with the desc")
+
+
+def test_a_run_without_any_rdms_is_told(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copy(run / "experiment.yaml", tmp_path / "run")
+    for kind in ("training", "rdm"):
+        refused(kind, tmp_path / "run", out=tmp_path / "no.png", match="let `brainrdl run` ")
 
 
 def test_undefined_rdms_are_named(foreign, tmp_path):
@@ -277,8 +424,6 @@ def test_more_pictures_than_fit_are_refused(foreign, tmp_path):
 
 
 def test_a_run_that_is_not_finished_is_drawn_as_far_as_it_got_and_that_is_said(run, tmp_path):
-    import shutil
-
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "rdl" / "seed-0" / "predictions.csv").unlink()
     result = call("figure", "rdm", tmp_path / "run", "--out", tmp_path / "rdm.svg")

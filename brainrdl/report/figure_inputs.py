@@ -13,6 +13,7 @@ from brainrdl.data import first_of_each_class, load_data
 from brainrdl.data.stimulus_set import stimulus_table
 from brainrdl.data.thumbnails import load_thumbnails
 from brainrdl.rdms import load_rdms, match_rdms, select_rdms, stimulus_ids
+from brainrdl.rdms.selection import group_rdms, rdm_descriptor
 from brainrdl.report.figure_runs import all_logged_rdms, has_brains, is_run, short_names
 from brainrdl.report.task_run import final_rdms, logged_rdms, read_task_run
 from brainrdl.run_folder import THUMBNAILS
@@ -26,8 +27,9 @@ class InputOptions:
     """How inputs are read.
 
     select: rdm descriptor -> values; only RDMs with one of them are taken. ids: of an array's stimuli, a file of them.
-    patterns: arrays are patterns, (n_stimuli, n_units), and not RDMs. dissimilarity: between patterns, or the measure
-    of RDMs whose file does not say. stimulus: the pattern descriptor that holds the stimulus ids.
+    key: which array of a file that holds several. patterns: arrays are patterns, (n_stimuli, n_units), and not RDMs.
+    dissimilarity: between patterns, or without those the measure of RDMs whose file does not say. stimulus: the
+    pattern descriptor that holds the stimulus ids.
     images: a folder of pictures named by stimulus id, or "run", those that a run keeps. categories: a table of stimuli
     (.tsv or .csv) with the column `category`; without it `category` is a pattern descriptor. category: None takes
     "category" where there is one. logged: all logged epochs of runs, not the last alone.
@@ -35,6 +37,7 @@ class InputOptions:
 
     select: Mapping[str, Sequence[str]] = field(default_factory=dict)
     ids: Path | None = None
+    key: str | None = None
     patterns: bool = False
     dissimilarity: str | None = None
     stimulus: str = "stimulus"
@@ -47,12 +50,14 @@ class InputOptions:
 
 class Inputs(NamedTuple):
     """rdms: all of them, over the stimuli that they share. thumbnails: id -> picture; None where none were asked for.
-    category: the pattern descriptor of their categories, None without. notes: what was left out, and why."""
+    category: the pattern descriptor of their categories, None without. notes: what was left out, and why. not_layers:
+    networks whose several RDMs are not of layers, beside others' that are."""
 
     rdms: RDMs
     thumbnails: dict[str, np.ndarray] | None
     category: str | None
     notes: tuple[str, ...]
+    not_layers: tuple[str, ...] = ()
 
 
 def read_inputs(inputs: Sequence[str], options: InputOptions) -> Inputs:
@@ -60,28 +65,51 @@ def read_inputs(inputs: Sequence[str], options: InputOptions) -> Inputs:
 
     Of a run the first seed and the last epoch are taken, unless `select` says otherwise. RDMs of several inputs are
     matched by stimulus id; those that do not say which network they are of are called by their file's name.
-    Raises ValueError where an input is none of these, they share fewer than 3 stimuli, or `select`, `images` or
-    `categories` ask for what is not there.
+    Raises ValueError where an input is none of these, stands twice or holds no RDM, they share fewer than 3 stimuli,
+    or `select`, `images` or `categories` ask for what is not there.
     """
     if not inputs:
         raise ValueError("expected at least one input: the folder of a run, a file of RDMs or patterns, a network file")
     notes: list[str] = []
-    parts = [_read(path, options, notes) for path in inputs]
-    rdms = parts[0]
+    names = short_names(inputs)
+    parts = [_read(path, name, options, len(inputs) > 1, notes) for path, name in zip(inputs, names, strict=True)]
+    rdms, not_layers = parts[0], []
     if len(parts) > 1:
         several_runs = sum(map(is_run, inputs)) > 1
-        called = zip(parts, inputs, short_names(inputs), strict=True)
-        named = [_named(part, name, several_runs and is_run(path)) for part, path, name in called]
-        matched = match_rdms(named, list(inputs))
+        with_layers = any("layer" in part.rdm_descriptors for part in parts)
+        alike = len({frozenset(part.rdm_descriptors) for part in parts}) == 1
+        for part, path, name in zip(parts, inputs, names, strict=True):
+            if with_layers and "layer" not in part.rdm_descriptors and part.n_rdm > 1:
+                not_layers.append(name)
+            of_network(part, name, "layer" if with_layers else None if alike else "rdm")
+            if several_runs and is_run(path):
+                part.rdm_descriptors["network"] = [f"{name}: {own}" for own in part.rdm_descriptors["network"]]
+        matched = match_rdms(parts, list(inputs))
         rdms, notes = matched.rdms, [*notes, *matched.notes]
     if options.select:
         rdms = select_rdms(rdms, **options.select)
     category = _category(rdms, options)
-    return Inputs(rdms, _thumbnails(rdms, inputs, options.images), category, tuple(notes))
+    thumbnails = _thumbnails(rdms, inputs, options.images)
+    return Inputs(rdms, thumbnails, category, tuple(notes), tuple(not_layers))
 
 
-def _read(path: str, options: InputOptions, notes: list[str]) -> RDMs:
-    """The RDMs of one input."""
+def of_network(rdms: RDMs, name: str, apart: str | None = "layer") -> RDMs:
+    """Give RDMs that lack them the descriptors of a network's, to stand beside those that have them; returns them.
+
+    name: of the network. apart: the descriptor that says what tells its RDMs apart (subject and session, say; `name`
+    of a single one); None: none.
+    """
+    own = rdms.rdm_descriptors
+    if apart is not None and apart not in own:
+        differ = [key for key in group_rdms(rdms, ("network",))[0] if len(set(rdm_descriptor(rdms, key))) > 1]
+        own[apart] = [" ".join(str(own[key][k]) for key in differ) or name for k in range(rdms.n_rdm)]
+    for key, value in {"network": name, "seed": -1, "epoch": -1}.items():
+        own.setdefault(key, [value] * rdms.n_rdm)
+    return rdms
+
+
+def _read(path: str, name: str, options: InputOptions, beside: bool, notes: list[str]) -> RDMs:
+    """The RDMs of one input. name: what it is called. beside: there are other inputs."""
     if is_run(path):
         return _of_run(Path(path), options, notes)
     file = Path(path)
@@ -90,17 +118,38 @@ def _read(path: str, options: InputOptions, notes: list[str]) -> RDMs:
         raise ValueError(f"'{path}' is {what}; give the folder of a run, a file of RDMs or patterns, or a network file")
     if file.suffix in (".yaml", ".yml"):
         return _of_network(file, options.allow_code)
-    if options.patterns:
-        return _of_patterns(file, options)
-    rdms = load_rdms(file, stimuli=options.ids, dissimilarity=options.dissimilarity)
+    is_array = not is_of_rsatoolbox(file)
+    if is_array and options.patterns:
+        return _of_patterns(file, name, options)
+    # What is said of arrays, or of patterns, does not hold for a file of RDMs beside them.
+    ids = options.ids if is_array or not beside else None
+    measure = None if options.patterns else options.dissimilarity
+    rdms = load_rdms(file, ids, options.key if is_array else None, measure)
+    if rdms.n_rdm == 0:
+        raise ValueError(f"{file}: expected at least one RDM, got none over {rdms.n_cond} stimuli; write it again")
+    needed = beside or options.stimulus != "stimulus" or options.images or options.categories
+    if needed and options.stimulus not in rdms.pattern_descriptors:
+        known = ", ".join(key for key in rdms.pattern_descriptors if key != "index") or "none"
+        raise ValueError(
+            f"{file}: its RDMs have no pattern descriptor '{options.stimulus}'; they have: {known}; say by --stimulus "
+            "which one holds the ids of their stimuli"
+        )
     if options.stimulus != "stimulus":
-        if options.stimulus not in rdms.pattern_descriptors:
-            raise ValueError(
-                f"{file}: its RDMs have no pattern descriptor '{options.stimulus}'; they have: "
-                f"{', '.join(rdms.pattern_descriptors)}"
-            )
         rdms.pattern_descriptors["stimulus"] = list(rdms.pattern_descriptors[options.stimulus])
     return rdms
+
+
+def is_of_rsatoolbox(file: Path) -> bool:
+    """Whether it is a file of RDMs that rsatoolbox wrote, and not an array."""
+    import h5py
+
+    if file.suffix.lower() not in (".h5", ".hdf5"):
+        return False
+    try:
+        with h5py.File(file) as opened:
+            return {"dissimilarities", "pattern_descriptors"} <= set(opened)
+    except OSError:
+        return False  # whoever reads it says so
 
 
 def _of_run(folder: Path, options: InputOptions, notes: list[str]) -> RDMs:
@@ -117,10 +166,7 @@ def _of_run(folder: Path, options: InputOptions, notes: list[str]) -> RDMs:
     if options.logged:
         return all_logged_rdms(run)
     if {"seed", "epoch"} & set(options.select):
-        seed = next(iter(options.select.get("seed", ())), None)
-        if seed is not None and not seed.isdigit():
-            raise ValueError(f"--select seed={seed}: expected a whole number")
-        rdms = logged_rdms(run, None if seed is None else int(seed))
+        rdms = all_logged_rdms(run) if "seed" in options.select else logged_rdms(run)
         return rdms if "epoch" in options.select else _last_epochs(rdms)
     final, lacking = final_rdms(run)
     if final is None:
@@ -130,11 +176,13 @@ def _of_run(folder: Path, options: InputOptions, notes: list[str]) -> RDMs:
 
 
 def _last_epochs(rdms: RDMs) -> RDMs:
-    """Of each network its last epoch."""
-    epochs = np.array([int(epoch) for epoch in rdms.rdm_descriptors["epoch"]])
-    networks = np.array(rdms.rdm_descriptors["network"])
-    last = {name: epochs[networks == name].max() for name in dict.fromkeys(networks)}
-    return rdms.subset("index", [k for k in range(rdms.n_rdm) if epochs[k] == last[networks[k]]])
+    """Of each network and seed its last epoch."""
+    epochs = [int(epoch) for epoch in rdms.rdm_descriptors["epoch"]]
+    networks = list(zip(rdms.rdm_descriptors["network"], rdms.rdm_descriptors["seed"], strict=True))
+    last: dict[tuple[object, object], int] = {}
+    for network, epoch in zip(networks, epochs, strict=True):
+        last[network] = max(epoch, last.get(network, epoch))
+    return rdms[[k for k in range(rdms.n_rdm) if epochs[k] == last[networks[k]]]]
 
 
 def _of_network(file: Path, allow_code: bool) -> RDMs:
@@ -164,29 +212,13 @@ def _of_network(file: Path, allow_code: bool) -> RDMs:
     return rdms
 
 
-def _of_patterns(file: Path, options: InputOptions) -> RDMs:
+def _of_patterns(file: Path, name: str, options: InputOptions) -> RDMs:
     from brainrdl.analysis.rdms import pattern_rdms
     from brainrdl.rdms.features import load_features
 
-    features = load_features(file, options.ids)
-    return pattern_rdms(
-        features.values, features.ids, options.dissimilarity or "correlation", network=file.stem, layer=""
-    )
-
-
-def _named(rdms: RDMs, name: str, prefixed: bool) -> RDMs:
-    """The RDMs with the descriptors of a network's, for those to stand beside that have them. prefixed: by `name`."""
-    own = rdms.rdm_descriptors
-    n_rdms = rdms.n_rdm
-    if prefixed:
-        own["network"] = [f"{name}: {network}" for network in own["network"]]
-    if "network" not in own:
-        own["network"] = [name] * n_rdms
-    if "layer" not in own:
-        apart = [key for key in own if key not in ("network", "index") and len(set(map(str, own[key]))) > 1]
-        own["layer"] = [" ".join(str(own[key][k]) for key in apart) for k in range(n_rdms)]
-    for key in ("seed", "epoch"):
-        own.setdefault(key, [-1] * n_rdms)
+    features = load_features(file, options.ids, options.key)
+    rdms = pattern_rdms(features.values, features.ids, options.dissimilarity or "correlation", network=name)
+    del rdms.rdm_descriptors["layer"]  # whether arrays are layers of one network, nobody has said
     return rdms
 
 

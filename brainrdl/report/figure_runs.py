@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from brainrdl.analysis.figures.style import Width
 from brainrdl.rdms import join_rdms, select_rdms
 from brainrdl.report.brain import TEACHER as TEACHER_RDM
 from brainrdl.report.brain import BrainRun
@@ -22,9 +23,20 @@ if TYPE_CHECKING:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """What inputs are called: as much of the end of their paths as tells them apart, without a file's suffix."""
+    """What inputs are called: as much of the end of their paths as tells them apart, without a file's suffix.
+
+    What all end with is left out: conv1/features.npy and fc/features.npy are "conv1" and "fc". Raises ValueError where
+    a path stands twice.
+    """
     whole = [Path(os.path.abspath(path)) for path in paths]
+    for k, path in enumerate(whole):
+        if path in whole[:k]:
+            raise ValueError(f"'{paths[k]}' is given twice; give each input once")
     parts = [path.with_suffix("").parts if path.is_file() else path.parts for path in whole]
+    if len(set(parts)) < len(parts):
+        parts = [path.parts for path in whole]
+    while len(parts) > 1 and len({own[-1] for own in parts}) == 1:
+        parts = [own[:-1] for own in parts]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-length:]) for own in parts]
         if len(set(names)) == len(names):
@@ -99,7 +111,8 @@ def teacher_agreement(run: TaskRun) -> pd.DataFrame | None:
 
 def all_logged_rdms(run: TaskRun) -> RDMs:
     """`logged_rdms` of every seed that has any; what is the same for all seeds (pixels, labels, teacher) once."""
-    first, *others = (logged_rdms(run, seed) for seed in run.logged_seeds)
+    seeds: list[int | None] = [*run.logged_seeds]
+    first, *others = (logged_rdms(run, seed) for seed in seeds or [None])  # None: which says what is missing
     known = set(first.rdm_descriptors["network"]) - set(run.methods)
     return join_rdms([first, *(_without(rdms, known) for rdms in others)])
 
@@ -114,13 +127,16 @@ def _brain_histories(run: BrainRun) -> pd.DataFrame:
         path = network.folder / "history.csv"
         if path.is_file():
             split, fold = network.shared
-            frames.append(pd.read_csv(path).assign(method=network.label, seed=network.seed, split=split, fold=fold))
+            # A fold of stimuli is learned anew for each group of subjects that is left out.
+            fold_of_both = f"{fold}, {network.fold['group']}"
+            table = pd.read_csv(path)
+            frames.append(table.assign(method=network.label, seed=network.seed, split=split, fold=fold_of_both))
     if not frames:
         raise ValueError(f"'{run.folder}': no network of it was trained, so there are no curves")
     return pd.concat(frames, ignore_index=True)
 
 
-def agreement_figure(run: BrainRun, subjects: pd.DataFrame, student: str) -> Figure:
+def agreement_figure(run: BrainRun, subjects: pd.DataFrame, student: str, width: Width = "double") -> Figure:
     """The networks of one student against each subject's RDM, on held-out pairs. subjects: of `brain_tables`."""
     from brainrdl.analysis.figures import agreement
 
@@ -128,4 +144,4 @@ def agreement_figure(run: BrainRun, subjects: pd.DataFrame, student: str) -> Fig
     rows = rows.assign(network=rows["method"])
     kinds = [kind for kind in ("all", "within") if (subjects["kind"] == kind).any()]
     methods = [method for method in run.settings["methods"] if method in set(rows["method"])]
-    return agreement.plot(rows, networks=methods, kinds=kinds, teacher=TEACHER_RDM)
+    return agreement.plot(rows, networks=methods, kinds=kinds, teacher=TEACHER_RDM, width=width)

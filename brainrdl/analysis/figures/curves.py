@@ -11,6 +11,7 @@ import pandas as pd
 
 from brainrdl.analysis.figures.agreement import MEASURES
 from brainrdl.analysis.figures.style import Look, Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.text import ENTRY, legend_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,8 @@ _MAIN = "main"
 # Where not every epoch was looked at, those that were are marked by points, as long as they are few.
 _MOST_POINTS = 30
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# Of the figure's width, what a legend beside the axes takes at most.
+_BESIDE = 0.3
 _LONG = 24  # letters of a title on one line
 
 
@@ -67,8 +70,11 @@ def plot(
         n_down = -(-len(quantities) // n_across)
         beside = width == "double" and n_across < 4
         legend = _legend(table, quantities, look)
-        below = 0 if beside else 0.15 * (len(legend) // (2 if width == "single" else 4) + 1) + 0.35
-        figure = new_figure(n_down * (2.6 if beside else 1.55) + 0.3 + below, width)
+        room = check_width(width) * (_BESIDE if beside else 1)
+        columns = legend_columns(legend, room, 1 if beside else 2 if width == "single" else 4)
+        lines = ENTRY * -(-len(legend) // columns) + 0.45
+        height = n_down * (2.6 if beside else 1.55) + 0.3
+        figure = new_figure(max(height, lines) if beside else height + lines, width)
         axes: Any = figure.subplots(n_down, n_across, sharex=True, squeeze=False).ravel()
         for panel, quantity in zip(axes, quantities, strict=False):
             _panel(panel, table, quantity, look)
@@ -78,7 +84,7 @@ def plot(
         for panel in axes[: len(quantities)][-n_across:]:
             panel.tick_params(labelbottom=True)
             panel.set_xlabel("Epochs of training")
-        _add_legend(figure, legend, _note(table, quantities, agreement), beside, width)
+        _add_legend(figure, legend, _note(table, quantities, agreement), beside, columns)
     return figure
 
 
@@ -287,10 +293,10 @@ def _note(table: pd.DataFrame, quantities: Sequence[str], agreement: pd.DataFram
     return note
 
 
-def _add_legend(figure: Figure, handles: list[Any], note: Sequence[str], beside: bool, width: Width) -> None:
+def _add_legend(figure: Figure, handles: list[Any], note: Sequence[str], beside: bool, columns: int) -> None:
     where: dict[str, Any] = {"loc": "outside right center"}
     if not beside:
-        where = {"loc": "outside lower left", "ncols": 2 if width == "single" else 4}
-    title = ("; " if width == "double" and not beside else "\n").join(note)
+        where = {"loc": "outside lower left", "ncols": columns}
+    title = ("; " if not beside and figure.get_figwidth() == check_width("double") else "\n").join(note)
     legend = figure.legend(handles=handles, title=title or None, alignment="left", **where)
     legend.get_title().set_fontsize(6.5)

@@ -64,6 +64,17 @@ def label_points(
         taken.append(boxes[label.xyann])
 
 
+def leave_out_overlapping(ax: Axes) -> None:
+    """Take away the labels of `ax` that lie on an earlier one, where nobody could read either."""
+    kept: list[Any] = []
+    for text in list(ax.texts):
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in kept):
+            text.remove()
+        else:
+            kept.append(box)
+
+
 def _covered(box: np.ndarray, others: np.ndarray, inside: np.ndarray) -> float:
     """The area of `box` (x0, y0, x1, y1) that lies on the others (n_boxes, 4), or not in `inside`."""
     rivals = np.vstack([others, inside])

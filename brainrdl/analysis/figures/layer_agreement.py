@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from brainrdl.analysis.figures.agreement import CEILING_COLOUR, MEASURES
-from brainrdl.analysis.figures.style import Look, Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.style import MILLIMETRE, PAGE, Look, Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.text import ENTRY, clipped, legend_columns, text_width
 from brainrdl.analysis.fixed_networks import LayerAgreement
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ _HIGHER, _LOWER = "#0072B2", "#D55E00"
 
 _MOST_BRACKETS = 4  # RDMs in a panel; more of them have rows of signs
 _LONG = 14  # letters of two networks' names on one line
-_MOST_HEIGHT = 9.5  # inches, of a page
 # Inches: a row of signs, the least a layer takes of the width, a panel of scores, a letter of a name.
 _ROW, _COLUMN, _SCORES, _LETTER = 0.11, 0.105, 1.6, 0.055
-# Legend: how many entries stand side by side, and how many there may be besides the networks.
+_LEAST_SCORES = 0.8  # where many panels stand one above the other
+# Legend: how many entries stand side by side, at most.
 _ACROSS = {"single": 2, "double": 4}
-_MOST_HANDLES = 7
+_ENTRY = 6.5  # points
 
 _TESTS = {
     "fixed": "intervals and t-tests over subjects, on these stimuli",
@@ -64,11 +65,17 @@ class _Row(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """rows, of signs, and their height; note: in lines; turned: the columns' names; sizes in inches."""
+    """rows, of signs, and their height; scores: their panels'; note: in lines; handles, n_columns: of the legend.
+
+    turned: the columns' names. Sizes in inches.
+    """
 
     rows: list[_Row]
     signs: float
+    scores: float
     note: list[str]
+    handles: list[Any]
+    n_columns: int
     n_across: int
     n_down: int
     turned: bool
@@ -85,7 +92,8 @@ def plot(data: LayerAgreement, networks: Sequence[str] | None = None, width: Wid
     layer agrees better (up) or worse (down) than the column's, larger for smaller q; networks with the same layers are
     compared layer by layer. What would not fit on a page is left to the table, and the figure says so.
     data: of `layer_agreement`. networks: all of the experiment's in order, so that each has its colour in every figure;
-    None: those there are. width: "single" (85 mm) or "double" (180 mm). Raises ValueError for another width.
+    None: those there are. width: "single" (85 mm) or "double" (180 mm).
+    Raises ValueError for another width, and for more regions than fit on a page.
     """
     check_width(width)
     look = looks([*(networks or ()), *data.means["network"]])
@@ -94,15 +102,20 @@ def plot(data: LayerAgreement, networks: Sequence[str] | None = None, width: Wid
     tested = bool(data.pairwise["p"].notna().any())
     brackets = tested and not columns.overlaid and len(columns.x) <= _MOST_BRACKETS
     rows = [] if brackets or not tested else _rows(columns, look, list(dict.fromkeys(data.means["network"])))
-    layout = _layout(data, columns, rows, len(rois), brackets, width)
-    if layout.height > _MOST_HEIGHT:
-        layout = _layout(data, columns, [], len(rois), brackets, width)
+    layout = _layout(data, columns, look, rows, len(rois), brackets, width)
+    if layout.height > PAGE:
+        layout = _layout(data, columns, look, [], len(rois), brackets, width)
+    if layout.height > PAGE + 0.01:
+        raise ValueError(
+            f"{len(rois)} regions, {layout.n_across} side by side, do not fit on a page {PAGE / MILLIMETRE:.0f} mm "
+            "high; choose some of them (brainrdl.rdms.select_rdms), fewer layers, or a larger figure (width='double')"
+        )
     with print_style():
         figure = new_figure(layout.height, width)
         panels = _panels(figure, layout, len(rois))
         for k, (roi, panel) in enumerate(zip(rois, panels, strict=True)):
             first = k % layout.n_across == 0
-            _scores(panel[0], data, roi, columns, look)
+            _scores(panel[0], data, roi, columns, look, check_width(width) / layout.n_across - 0.35)
             panel[0].set_ylabel(MEASURES[data.comparison] if first else "")
             if layout.rows:
                 _signs(panel[1], data, roi, layout.rows, first)
@@ -112,21 +125,27 @@ def plot(data: LayerAgreement, networks: Sequence[str] | None = None, width: Wid
         if brackets:
             _brackets(scores, rois, data, columns)
         legend = figure.legend(
-            handles=_legend(data, look, bool(layout.rows), columns.overlaid),
+            handles=layout.handles,
             loc="outside lower left",
-            ncols=_ACROSS[width],
+            ncols=layout.n_columns,
             title="\n".join(layout.note),
             alignment="left",
             columnspacing=1.2,
             handletextpad=0.5,
-            fontsize=6.5,
+            fontsize=_ENTRY,
         )
         legend.get_title().set_fontsize(6)
     return figure
 
 
 def _layout(
-    data: LayerAgreement, columns: _Columns, rows: list[_Row], n_rois: int, brackets: bool, width: Width
+    data: LayerAgreement,
+    columns: _Columns,
+    look: Mapping[str, Look],
+    rows: list[_Row],
+    n_rois: int,
+    brackets: bool,
+    width: Width,
 ) -> _Layout:
     page = check_width(width)
     note = _note(data, bool(rows), columns.overlaid, brackets, page)
@@ -138,16 +157,18 @@ def _layout(
     longest = _LETTER * max(map(len, columns.names))
     turned = longest > 0.9 * room / n_across / len(columns.names)
     signs = _ROW * len(rows) * (2.2 if any("\n" in row.name for row in rows) else 1)
-    n_networks = data.means["network"].nunique()
-    n_handles = _MOST_HANDLES + (n_networks if n_networks > 1 else 0)
-    legend = 0.15 * -(-n_handles // _ACROSS[width]) + 0.1 * len(note) + 0.2
-    height = n_down * (_SCORES + 0.45 + signs + (longest if turned else 0.1)) + legend
-    return _Layout(rows, signs, note, n_across, n_down, turned, height)
+    handles = _legend(data, look, bool(rows), columns.overlaid)
+    n_columns = legend_columns(handles, page, _ACROSS[width], _ENTRY)
+    legend = ENTRY * -(-len(handles) // n_columns) + 0.1 * len(note) + 0.2
+    around = 0.45 + signs + (longest if turned else 0.1)
+    scores = max(min(_SCORES, (PAGE - legend) / n_down - around), _LEAST_SCORES)
+    height = n_down * (scores + around) + legend
+    return _Layout(rows, signs, scores, note, handles, n_columns, n_across, n_down, turned, height)
 
 
 def _panels(figure: Figure, layout: _Layout, n_rois: int) -> list[list[Axes]]:
     """For each region the axes of its scores and, where there are rows of signs, theirs."""
-    ratios = [_SCORES, layout.signs] if layout.rows else [_SCORES]
+    ratios = [layout.scores, layout.signs] if layout.rows else [layout.scores]
     grid: Any = figure.subplots(
         len(ratios) * layout.n_down, layout.n_across, sharex=True, squeeze=False, height_ratios=ratios * layout.n_down
     )
@@ -194,14 +215,17 @@ def _rows(columns: _Columns, look: Mapping[str, Look], networks: list[str]) -> l
     ]
 
 
-def _scores(ax: Axes, data: LayerAgreement, roi: str, columns: _Columns, look: Mapping[str, Look]) -> None:
+def _scores(ax: Axes, data: LayerAgreement, roi: str, columns: _Columns, look: Mapping[str, Look], room: float) -> None:
+    """room: inches for the title."""
     means, scores = (table[table["roi"] == roi] for table in (data.means, data.scores))
     n_subjects, n_pairs = (int(means[name].iloc[0]) for name in ("n_subjects", "n_pairs"))
     title = f"n = {n_subjects}" if n_subjects > 1 else "one subject: no ceiling"
     whole = data.n_stimuli * (data.n_stimuli - 1) // 2
-    ax.set_title(f"{roi}\n{title}" if roi else title, fontsize=7)
     if n_pairs < whole:
-        ax.set_title(f"{ax.get_title()}, {n_pairs} of {whole} pairs", fontsize=7)
+        title += f", {n_pairs} of {whole} pairs"
+    if text_width(title, 7) > room:
+        title = title.replace(": ", ":\n").replace(", ", ",\n")
+    ax.set_title(f"{clipped(roi, room, 7)}\n{title}" if roi else title, fontsize=7)
     if not np.isnan(means["ceiling_low"].iloc[0]):
         ceiling = means.iloc[0][["ceiling_low", "ceiling_high"]]
         ax.axhspan(*ceiling.astype(float), color=CEILING_COLOUR, linewidth=0, zorder=0)

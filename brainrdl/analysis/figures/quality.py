@@ -24,9 +24,11 @@ _RELIABILITIES = {"rdm_reliability": "RDM", "pattern_reliability": "patterns"}
 def plot(rdms: RDMs, table: pd.DataFrame, title: str = "") -> Figure:
     """Each region's RDM, the mean over subjects and sessions; below, a dot a subject: reliability, ceilings, voxels.
 
+    NaN in an RDM (not measured) is hatched.
+
     rdms: pattern_descriptor category, where there is one, sorts and names. table: a row an RDM, in their order, with
     the columns subject and roi, ceiling_low, ceiling_high, n_voxels (or n_stimuli) and, where they are known,
-    rdm_reliability, pattern_reliability, ceiling_within. NaN in an RDM is hatched.
+    rdm_reliability, pattern_reliability, ceiling_within. title: above the figure.
     Raises ValueError for other numbers of rows than RDMs.
     """
     if len(table) != rdms.n_rdm:

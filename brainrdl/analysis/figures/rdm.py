@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from brainrdl.analysis.figures.style import Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.text import fitted, in_a_row, shortened, text_width
 from brainrdl.analysis.figures.thumbnails import depth, draw_along, overhang, pictures_of, rows_beside, side_within
 from brainrdl.rdms import measure_name
 from brainrdl.rdms.checks import check_finite
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
     from brainrdl.data.thumbnails import Thumbnails
 
 SCALES = ("percentile", "raw")
-# Points: titles; names of categories and ranges; the smallest that is legible in print.
-TITLE, SMALL, SMALLEST = 8.0, 5.5, 5.0
+# Points: titles; names of categories and ranges.
+TITLE, SMALL = 8.0, 5.5
 # Inches: a line of small text; the strip of categories and its distance.
 LINE = 0.115
 STRIP, STRIP_GAP = 0.03, 0.012
-_LONGEST_NAME = 20  # letters
 # More categories than there are colours that everybody can tell apart are shown in alternating greys.
 _MOST_COLOURS = 7
 _GREYS = ("0.35", "0.75")
@@ -52,6 +51,7 @@ def plot(
     scale: "percentile" (ranks) or "raw" (dissimilarities as they are, without the diagonal's zeros; where some are
     negative, as crossnobis can be, in two colours on both sides of 0).
     thumbnails: id -> picture, instead of categories' names. ax: where to draw; None makes a figure of `width`.
+    width: "single" (85 mm) or "double" (180 mm).
     Raises ValueError for several RDMs or an undefined one, unknown scales and descriptors, and pictures that are
     missing or do not fit.
     """
@@ -377,55 +377,9 @@ def range_height(shades: Shades, side: float) -> float:
     return LINE if all(text_width(text, SMALL) < side for text in shades.ranges) else 2 * LINE
 
 
-def in_a_row(names: Sequence[str], room: float) -> int:
-    """How many names with a sign before them stand side by side in a key `room` inches wide, in even rows."""
-    longest = max((text_width(name, 7) for name in names), default=0)
-    fitting = max(int(room / (longest + 0.4)), 1)
-    return -(-len(names) // -(-len(names) // fitting)) if names else 1
-
-
 def bar_height(shades: Shades, room: float) -> float:
     """Inches that the bar takes up with its words, in a figure of so many inches."""
     return 0.42 + 0.13 * len(_bar_lines(shades, room))
-
-
-def fitted(text: str, room: float, fontsize: float) -> tuple[str, float]:
-    """The text and the size (points) in which its lines fit into `room` inches, shortened where none is legible."""
-    if not text:
-        return text, fontsize
-    longest = max(text_width(line, fontsize) for line in text.splitlines())
-    size = max(min(fontsize, fontsize * room / longest), SMALLEST)
-    lines = []
-    for line in text.splitlines():
-        letters = len(line)
-        while letters > 3 and text_width(shortened(line, letters), size) > room * 1.01:
-            letters -= 1
-        lines.append(shortened(line, letters))
-    return "\n".join(lines), size
-
-
-def shortened(name: str, letters: int = _LONGEST_NAME) -> str:
-    """At most so many letters, the beginning and the end of the name."""
-    if len(name) <= letters:
-        return name
-    end = (letters - 1) * 2 // 5
-    return f"{name[: letters - 1 - end].rstrip()}…{name[len(name) - end :].lstrip()}"
-
-
-@lru_cache(maxsize=4096)
-def text_width(text: str, fontsize: float) -> float:
-    """Printed width in inches, in the figures' font."""
-    from matplotlib.font_manager import FontProperties
-
-    font = FontProperties(family="DejaVu Sans", size=fontsize * 10)
-    return float(_renderer().get_text_width_height_descent(text, font, ismath=False)[0]) / 720
-
-
-@cache
-def _renderer() -> Any:
-    from matplotlib.backends.backend_agg import RendererAgg
-
-    return RendererAgg(1, 1, 72)  # type: ignore[no-untyped-call]
 
 
 def _percentiles(vectors: np.ndarray, shared: bool) -> np.ndarray:
@@ -516,6 +470,7 @@ def _level(names: Sequence[str], places: Sequence[float], pitch: float) -> bool:
 def _strips(ax: Axes, groups: Sequence[Group], left: bool, below: bool) -> None:
     """A coloured strip along each of the sides; its width and distance are the same in every size of RDM."""
     from matplotlib.collections import PolyCollection
+    from matplotlib.patches import Rectangle
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     ends = np.cumsum([group.n_stimuli for group in groups]) - 0.5
@@ -525,12 +480,16 @@ def _strips(ax: Axes, groups: Sequence[Group], left: bool, below: bool) -> None:
     far, near = -STRIP - STRIP_GAP, -STRIP_GAP
     boxes: Any = np.array([[(far, a), (near, a), (near, b), (far, b)] for a, b in zip(starts, ends, strict=True)])
     style: dict[str, Any] = {"facecolors": [group.colour for group in groups], "linewidths": 0, "clip_on": False}
+    # Makes room for a strip: the layout knows nothing of collections in such units.
+    room: dict[str, Any] = {"facecolor": "none", "edgecolor": "none", "clip_on": False}
     if left:
         place = blended_transform_factory(inches, ax.transData)
         ax.add_collection(PolyCollection(boxes, transform=place, **style), autolim=False)
+        ax.add_artist(Rectangle((far, -0.5), STRIP, float(ends[-1]) + 0.5, transform=place, **room))
     if below:
         place = blended_transform_factory(ax.transData, inches)
         ax.add_collection(PolyCollection(boxes[..., ::-1], transform=place, **style), autolim=False)
+        ax.add_artist(Rectangle((-0.5, far), float(ends[-1]) + 0.5, STRIP, transform=place, **room))
 
 
 def _that_fit(groups: Sequence[Group], side: float) -> tuple[list[str], list[float]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from textwrap import fill
+import re
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brainrdl.analysis.figures.rdm import (
+    LINE,
+    SMALL,
     STRIP,
     STRIP_GAP,
     TITLE,
@@ -19,14 +21,13 @@ from brainrdl.analysis.figures.rdm import (
     check_drawable,
     draw_rdm,
     draw_sides,
-    fitted,
     key_height,
     range_height,
     shade,
-    text_width,
     titles,
 )
-from brainrdl.analysis.figures.style import MILLIMETRE, Width, check_width, new_figure, print_style
+from brainrdl.analysis.figures.style import MILLIMETRE, PAGE, WIDTHS, Width, check_width, new_figure, print_style
+from brainrdl.analysis.figures.text import fitted, text_width
 from brainrdl.analysis.figures.thumbnails import side_within
 from brainrdl.rdms.selection import group_rdms, rdm_descriptor
 
@@ -37,12 +38,19 @@ if TYPE_CHECKING:
 
     from brainrdl.data.thumbnails import Thumbnails
 
-# Inches: what a printed page has room for; the largest RDM; between RDMs; a title.
-_MOST_HEIGHT = 230 * MILLIMETRE
+# Inches: the largest RDM; between RDMs; a title.
 _LARGEST = 60 * MILLIMETRE
 _GAP = 0.06
 _TITLE = 0.17
-_ROW_NAME = 7.5  # points
+# Of a page's width a figure takes all where it takes so much.
+_NEARLY = 0.75
+# An RDM that is smaller shows nothing.
+_SMALLEST_SIDE = 4 * MILLIMETRE
+_TITLE_LINE = 0.1
+# Points: names of rows, and what they shrink to; inches of a line for each point.
+_ROW_NAME = 7.5
+_SMALLER_NAMES = (6.5, 5.5)
+_LINE_HEIGHT = 1.3 / 72
 # RDMs without rows and columns of their own stand in one row, as long as they are so few.
 _ONE_ROW = {"single": 2, "double": 4}
 # Of networks: what stands at the sides.
@@ -61,13 +69,15 @@ def plot(
 ) -> Figure:
     """RDMs in rows and columns by two descriptors, or one after the other; their colours' meaning is on the bar.
 
+    NaN (not measured) is hatched.
+
     rdms: any RDMs over the same stimuli. rows, columns: rdm_descriptors, such as subject and roi, of which each
     combination stands once at most; one of them: a column or a row. None: network and layer where the RDMs have both:
     then "pixels" stand on the left, "labels" on the right, layers in the first network's order, and a network with
     other layer names has its own above its RDMs. Otherwise RDMs stand in their order under what tells them apart.
     scale: "percentile" (ranks) or "raw" (dissimilarities without the diagonal's zeros). shared: ranks or limits over
     all RDMs together; else each RDM's own, and with "raw" its range stands below it.
-    sort_by, thumbnails: as in `rdm.plot`, at the outer sides. NaN (not measured) is hatched.
+    sort_by, thumbnails: as in `rdm.plot`, at the outer sides. width: "single" (85 mm) or "double" (180 mm).
     Raises ValueError for an RDM that is undefined or stands twice (epochs, seeds), and as `rdm.plot`.
     """
     inches = check_width(width)
@@ -79,19 +89,18 @@ def plot(
         sides = sides.for_side(_measured(layout, sides, shades, inches).side)
         size = _measured(layout, sides, shades, inches)
         figure = new_figure(size.height, size.width, padding=_GAP / 2)
-        fontsize = min(fitted(cell.title, size.side, TITLE)[1] for cell in layout.cells)
         grid = figure.add_gridspec(layout.n_rows, layout.n_columns)
         axes: list[Axes] = []
         for cell in layout.cells:
             # What stands at a side belongs to all rows.
             place = grid[:, cell.column] if cell.row is None else grid[cell.row, cell.column]
             ax = figure.add_subplot(place)
-            draw_rdm(ax, shades, cell.k, sides, size.side, cell.title, fontsize)
+            draw_rdm(ax, shades, cell.k, sides, size.side, size.titles[cell.title], size.fontsize)
             below = cell.row is None or cell.row == layout.n_rows - 1
             draw_sides(ax, sides, size.side, left=cell.column == 0, below=below, lower=range_height(shades, size.side))
             if cell.row is not None and layout.first_in_row(cell):
                 pictures = sides.reach(size.side) if cell.column == 0 else 0
-                _name_row(ax, layout.names[cell.row], size, pictures)
+                _name_row(ax, cell.row, size.names, pictures)
             axes.append(ax)
         add_bar(figure, axes, shades)
         add_key(figure, sides)
@@ -184,56 +193,119 @@ def _twice(rdms: RDMs, place: dict[str | None, str], both: Sequence[int]) -> str
     return f"RDMs {both[0]} and {both[1]} have the same place, {where}: {remedy}"
 
 
+class _Names(NamedTuple):
+    """Rows' names as written: in lines, of `fontsize`, beside their RDMs upright or across; room: inches, of width."""
+
+    texts: list[str]
+    fontsize: float
+    upright: bool
+    room: float
+
+
 class _Size(NamedTuple):
-    """Inches. upright: whether the rows' names are written upright, beside the row, or across."""
+    """Of the figure and an RDM's side, in inches; the rows' names and the titles as they fit then."""
 
     width: float
     height: float
     side: float
-    upright: bool
+    names: _Names
+    titles: dict[str, str]
+    fontsize: float
 
 
 def _measured(layout: _Layout, sides: Sides, shades: Shades, width: float) -> _Size:
-    """The largest RDMs that fit, with what stands around them."""
-    words = [word for name in layout.names for word in name.split()]
-    longest = max((text_width(word, _ROW_NAME) for word in words), default=0)
-    across = max((text_width(name, _ROW_NAME) for name in layout.names), default=0) + 0.08 if longest else 0
+    """The largest RDMs that fit, with what stands around them. Raises ValueError where they would be too small."""
     named = {cell.row for cell in layout.cells if cell.title and cell.row is not None}
     beside = sides.longest() + STRIP + STRIP_GAP
-    below = sides.longest() + STRIP + bar_height(shades, width) + key_height(sides, width) + 0.04
-    most = _MOST_HEIGHT - below
+    around = STRIP + bar_height(shades, width) + key_height(sides, width) + 0.04
+    titles_height = _TITLE
 
     def side_with(names: float) -> float:
         room = (width - beside - names) / layout.n_columns - _GAP
         room = min(side_within(len(sides.pictures), room, layout.n_columns), _LARGEST)
-        high = (most - _TITLE * len(named)) / layout.n_rows - _GAP
+        below = around + max(sides.longest(), LINE * bool(sides.longest()))
+        high = (PAGE - below - titles_height * len(named)) / layout.n_rows - _GAP
         return min(room, high - range_height(shades, min(room, high)))
 
-    lines = max(len(_lines(name, side_with(0.3))) for name in layout.names)
-    side = side_with(0.14 * lines + 0.06 if longest else 0)
-    upright = longest <= side
-    if not upright:
-        side = side_with(across)
-    around = sides.reach(side)
-    below += sides.below(side) - sides.longest()
-    names = (0.14 * lines + 0.06 if upright else across) if longest else 0
-    total = layout.n_columns * (side + sides.overhang(side) + _GAP) + beside + names + around
-    of_row = side + sides.overhang(side) + _GAP + range_height(shades, side)
-    height = layout.n_rows * of_row + _TITLE * len(named) + below + around
-    return _Size(min(max(total, width / 2), width), height, side, upright)
+    side = side_with(0)
+    if side >= _SMALLEST_SIDE:
+        texts, fontsize, n_lines = _fitted_titles({cell.title for cell in layout.cells}, side_with(0.25))
+        titles_height += (n_lines - 1) * _TITLE_LINE
+        names = _fitted_names(layout.names, width, side_with)
+        side = side_with(names.room)
+    if side < _SMALLEST_SIDE:
+        raise ValueError(_too_many(layout, width))
+    texts, fontsize, _ = _fitted_titles({cell.title for cell in layout.cells}, side, n_lines)
+    of_one = side + sides.overhang(side) + _GAP
+    total = layout.n_columns * of_one + beside + names.room + sides.reach(side)
+    height = layout.n_rows * (of_one + range_height(shades, side)) + titles_height * len(named)
+    height += around + sides.below(side) + sides.reach(side)
+    # As wide as one column of print or two, or clearly narrower than two.
+    total = width if total > _NEARLY * width else max(total, WIDTHS["single"])
+    return _Size(total, height, side, names, texts, fontsize)
 
 
-def _name_row(ax: Axes, name: str, size: _Size, pictures: float) -> None:
+def _too_many(layout: _Layout, width: float) -> str:
+    wider = ", or one of two columns of print (width='double')" if width < WIDTHS["double"] else ""
+    return (
+        f"{layout.n_rows} rows and {layout.n_columns} columns of RDMs do not fit on a page, {width / MILLIMETRE:.0f} "
+        f"by {PAGE / MILLIMETRE:.0f} mm: each would be smaller than {_SMALLEST_SIDE / MILLIMETRE:.0f} mm; draw fewer "
+        f"(brainrdl.rdms.select_rdms), several figures{wider}"
+    )
+
+
+def _fitted_titles(titles: Collection[str], side: float, n_lines: int = 2) -> tuple[dict[str, str], float, int]:
+    """Titles as written, their size (points) and lines: one where that is legible, else two, shortened at last."""
+    longest = max((text_width(title, SMALL) for title in titles), default=0)
+    if longest <= side or n_lines == 1:
+        lines = {title: title for title in titles}
+    else:
+        lines = {title: "\n".join(_lines(title, side, SMALL, 2)) for title in titles}
+    fontsize = min((fitted(text, side, TITLE)[1] for text in lines.values()), default=TITLE)
+    return lines, fontsize, 1 + max((text.count("\n") for text in lines.values()), default=0)
+
+
+def _fitted_names(names: Sequence[str], width: float, side_with: Callable[[float], float]) -> _Names:
+    """Upright, in the largest letters that fit along an RDM; else across, in few lines, shortened at last."""
+    if not any(names):
+        return _Names(list(names), _ROW_NAME, True, 0)
+    for fontsize in (_ROW_NAME, *_SMALLER_NAMES):
+        room = 0.0
+        for _ in range(2):  # more lines make the RDMs smaller, which may take one more
+            lines = [_lines(name, side_with(room), fontsize) for name in names]
+            room = _LINE_HEIGHT * fontsize * max(map(len, lines)) + 0.06
+        side = side_with(room)
+        if all(text_width(line, fontsize) <= side for of_name in lines for line in of_name):
+            return _Names(["\n".join(of_name) for of_name in lines], fontsize, True, room)
+    fontsize = _SMALLER_NAMES[0]
+    most = width / 5
+    words = max(text_width(word, fontsize) for name in names for word in name.split())
+    for room in (min(words, most), most):
+        n_lines = max(int(side_with(room + 0.08) / (_LINE_HEIGHT * fontsize)), 1)
+        if all(len(_lines(name, room, fontsize)) <= n_lines for name in names):
+            break
+    texts = ["\n".join(_lines(name, room, fontsize, n_lines)) for name in names]
+    texts = [fitted(text, room, fontsize)[0] if text else "" for text in texts]
+    sizes = [fitted(text, room, fontsize)[1] for text in texts]
+    longest = max(text_width(line, min(sizes)) for text in texts for line in text.splitlines())
+    return _Names(texts, min(sizes), False, longest + 0.08)
+
+
+def _name_row(ax: Axes, row: int, names: _Names, pictures: float) -> None:
     """pictures: inches that they take up on the left."""
-    across: dict[str, Any] = {} if size.upright else {"rotation": 0, "ha": "right", "va": "center"}
-    text = "\n".join(_lines(name, size.side)) if size.upright else name
-    ax.set_ylabel(text, fontsize=_ROW_NAME, labelpad=3 + 72 * pictures, **across)
+    across: dict[str, Any] = {} if names.upright else {"rotation": 0, "ha": "right", "va": "center"}
+    ax.set_ylabel(names.texts[row], fontsize=names.fontsize, labelpad=3 + 72 * pictures, linespacing=1.1, **across)
 
 
-def _lines(name: str, room: float) -> list[str]:
-    """A name in lines that fit into `room` inches."""
-    letters = max(int(room / text_width("n", _ROW_NAME)), 1)
-    return fill(name, letters, break_long_words=False).splitlines() or [""]
+def _lines(name: str, room: float, fontsize: float, most: int | None = None) -> list[str]:
+    """A name in lines that fit into `room` inches, broken between its parts; the last of `most` lines is longer."""
+    lines = [""]
+    for piece in re.split(r"(?<=[ ./_,-])", name):
+        full = most is not None and len(lines) == most
+        if lines[-1] and not full and text_width((lines[-1] + piece).rstrip(), fontsize) > room:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
 
 
 def _spaced(name: str) -> str:

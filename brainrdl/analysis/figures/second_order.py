@@ -11,6 +11,7 @@ import numpy as np
 from brainrdl.analysis.figures.agreement import MEASURES
 from brainrdl.analysis.figures.labels import label_points
 from brainrdl.analysis.figures.style import TEACHER_COLOUR, Look, Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.text import clipped, text_width
 from brainrdl.analysis.second_order import SecondOrder
 
 if TYPE_CHECKING:
@@ -42,14 +43,15 @@ _MOST_COLOURS = 28
 _MOST_SHAPES = 2 * len(_SHAPES)
 # Each colour meets each shape before a pair of them comes again: 7 and 11 have no common factor.
 _MOST_OF_BOTH = 77
-# Entries of a legend beside the axes, above which it has two columns.
-_LONG_LEGEND = 26
+# Entries of a legend beside or below the axes, above which it has two columns.
+_LONG_LEGEND = {"single": 16, "double": 26}
 # An ellipse needs them.
 _FEWEST_SAMPLES = 3
 # Letters of a title on one line.
 _LETTERS = {"single": 54, "double": 105}
-# Letters of a name of which three fit side by side in a column of print.
-_SHORT = 11
+# Points of a legend's entries; of the figure's width what a legend beside the axes takes at most.
+_ENTRY = {"single": 6.5, "double": 7.0}
+_BESIDE = 0.45
 
 
 class _Coding(NamedTuple):
@@ -90,13 +92,18 @@ def plot(
     spread: ellipses of one standard deviation over the bootstrap samples, where there are at least 3.
     width: "single" (85 mm, the legend below) or "double" (180 mm, beside). ax: where to draw; None makes a figure
     (`ax.figure`).
-    Raises ValueError for a descriptor that is missing, naming those there are, and for more colours or shapes than can
-    be told apart (28 and 22; 77 where they stand for one thing).
+    Raises ValueError for a descriptor or a target that is missing, naming those there are, and for more colours or
+    shapes than can be told apart (28 and 22; 77 where they stand for one thing).
     """
     check_width(width)
     points = second_order.descriptors.astype(str)
     coding = _coding(points, colour_by, shape_by, teacher, targets, methods)
     values = points[coding.colour_by]
+    for name in targets:
+        if not (values == name).any():
+            raise ValueError(
+                f"no RDM is of the target '{name}'; of {coding.colour_by} there are: {', '.join(dict.fromkeys(values))}"
+            )
     stars = {name: style for name, style in REFERENCES.items() if (values == name).any()}
     stars |= {f"{name} (target)": TARGET for name in targets if (values == name).any()}
     with print_style():
@@ -289,13 +296,29 @@ def _legend_entries(coding: _Coding, stars: Mapping[str, Mapping[str, Any]], wid
     others += [Line2D([], [], label=name, **{**style, "markersize": 8}) for name, style in stars.items()]
     empty = Line2D([], [], linestyle="", label="")
     one_column = [*colours, *[empty] * bool(colours and others), *others]
-    if width == "double" and len(one_column) <= _LONG_LEGEND:
-        return one_column, 1
+    longest = max(text_width(str(handle.get_label()), _ENTRY[width]) for handle in one_column)
+    # Beside the axes there is room for one long column; below them it is for names that are too long for two.
+    if len(one_column) <= _LONG_LEGEND[width] and (width == "double" or longest > _room(width, 2)):
+        return _clip(one_column, width, 1), 1
     longer = max(len(colours), len(others))
     if 2 * longer <= 1.4 * (len(colours) + len(others)):
-        return [part[k] if k < len(part) else empty for part in (colours, others) for k in range(longer)], 2
-    short = max(len(str(handle.get_label())) for handle in one_column) <= _SHORT
-    return one_column, 3 if short and width == "single" else 2
+        side_by_side = [part[k] if k < len(part) else empty for part in (colours, others) for k in range(longer)]
+        return _clip(side_by_side, width, 2), 2
+    n_columns = 3 if width == "single" and longest <= _room(width, 3) else 2
+    return _clip(one_column, width, n_columns), n_columns
+
+
+def _room(width: Width, n_columns: int) -> float:
+    """Inches for a name in a legend of so many columns: below the axes all of the width, beside them part of it."""
+    across = check_width(width) - 0.5 if width == "single" else _BESIDE * check_width(width)
+    return across / n_columns - 0.4
+
+
+def _clip(handles: list[Any], width: Width, n_columns: int) -> list[Any]:
+    """Long names would leave no room to the axes, or be cut off."""
+    for handle in handles:
+        handle.set_label(clipped(str(handle.get_label()), _room(width, n_columns), _ENTRY[width]))
+    return handles
 
 
 def _legend(ax: Axes, coding: _Coding, handles: Sequence[Any], n_columns: int, width: Width) -> None:
@@ -309,7 +332,7 @@ def _legend(ax: Axes, coding: _Coding, handles: Sequence[Any], n_columns: int, w
         handles=handles,
         title=what if coding.own else f"{what}, shape: {coding.shape_by}",
         title_fontsize=6.5,
-        fontsize=6.5 if below else 7,
+        fontsize=_ENTRY[width],
         ncols=n_columns,
         loc="upper left",
         bbox_to_anchor=(0.0, 0.0) if below else (1.01, 1.0),

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from brainrdl.analysis.figures.labels import label_points
-from brainrdl.analysis.figures.rdm import Sides, arrange, check_single, fitted, in_a_row, settle, shortened
+from brainrdl.analysis.figures.labels import label_points, leave_out_overlapping
+from brainrdl.analysis.figures.rdm import Sides, arrange, check_single, settle
 from brainrdl.analysis.figures.style import MILLIMETRE, Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.text import fitted, in_a_row, shortened
 from brainrdl.analysis.figures.thumbnails import SMALLEST, pictures_of, too_many
 from brainrdl.analysis.scaling import multidimensional_scaling
 from brainrdl.rdms import measure_name
@@ -47,7 +48,7 @@ def plot(
     rdms: one RDM, every pair measured. thumbnails: id -> picture, framed in its category's colour; None: points.
     metric: whether dissimilarities are kept, or (False) their order alone. colour_by: a pattern_descriptor;
     "category" that is not there: label; None: none. Up to 20 points are named by pattern_descriptor `stimulus`, as
-    far as there is room. ax: where to draw; None makes a figure of `width`.
+    far as there is room. ax: where to draw; None makes a figure of `width`: "single" (85 mm) or "double" (180 mm).
     Raises ValueError for several RDMs, pairs that are NaN (not measured), negative dissimilarities where they are to
     be kept, and pictures that are missing or do not fit.
     """
@@ -90,7 +91,7 @@ def plot(
             ids = [shortened(str(stimulus), _LETTERS) for stimulus in rdms.pattern_descriptors.get("stimulus", ())]
             if 0 < len(ids) <= _MOST_NAMES:
                 label_points(ax, points, ids, ["0"] * len(ids))
-                _leave_out_overlapping(ax)
+                leave_out_overlapping(ax)
     return ax
 
 
@@ -183,17 +184,6 @@ def _points(ax: Axes, points: np.ndarray, categories: _Categories) -> None:
     for k, (colour, marker) in enumerate(zip(categories.colours, categories.markers, strict=True)):
         x, y = points[categories.code == k].T
         ax.plot(x, y, marker, color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.4)
-
-
-def _leave_out_overlapping(ax: Axes) -> None:
-    """Names that found no place of their own, on which nobody could read either."""
-    kept: list[Any] = []
-    for text in list(ax.texts):
-        box = text.get_window_extent()
-        if any(box.overlaps(other) for other in kept):
-            text.remove()
-        else:
-            kept.append(box)
 
 
 def _key(ax: Axes, categories: _Categories, side: float, framed: bool) -> None:

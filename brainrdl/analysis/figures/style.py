@@ -18,11 +18,12 @@ Width = Literal["single", "double"]
 # Inches: one column of a printed page, and two.
 WIDTHS: dict[str, float] = {"single": 85 * MILLIMETRE, "double": 180 * MILLIMETRE}
 WIDTH = WIDTHS["double"]
+PAGE = 230 * MILLIMETRE  # the height that a figure may take
 
 FORMATS = ("png", "pdf", "svg")
 
-# Okabe & Ito's palette; its yellow, illegible on white, is a darker olive.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C00")
+# Okabe & Ito's palette; in place of its yellow, illegible on white, Tol's indigo.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#332288")
 _Dashes = Literal["-", "--", ":", "-."]
 _DASHES: tuple[_Dashes, ...] = ("-", "--", ":", "-.")
 TEACHER_COLOUR = "#000000"

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from brainrdl.analysis.figures.labels import label_points
+from brainrdl.analysis.figures.labels import label_points, leave_out_overlapping
+from brainrdl.analysis.figures.rdm import SMALL
 from brainrdl.analysis.figures.second_order import REFERENCES, TARGET, distance_in_words, samples_in_words
-from brainrdl.analysis.figures.style import Look, Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.style import MILLIMETRE, PAGE, Look, Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.text import ENTRY, fitted, legend_columns, text_width
 from brainrdl.analysis.scaling import multidimensional_scaling
 from brainrdl.analysis.second_order import second_order_distances, undefined_rdms
 
@@ -30,6 +32,9 @@ _NEAR = 16
 _SHARED_COLOUR = "0.25"
 # Inches that a number of epochs needs on the axis; and of a panel's width, those that are not the axis.
 _TICK, _BESIDE = 0.26, 0.5
+# Of layers one above the other, the least that paths and distances take of the height.
+_LEAST = 2.7
+_ENTRY = 6.5  # points
 # Decades' worth of the axis of epochs between 0 and 1.
 _LINEAR = 0.5
 # Letters of the title on one line.
@@ -74,8 +79,8 @@ def plot(
     little room to the paths.
     An RDM that is constant or nowhere measured has no distance to others: it is left out, which the title says.
     comparison, n_bootstrap, n_stimuli, metric: as of `second_order_mds`. width: "single" (85 mm) or "double" (180 mm).
-    Raises ValueError where a descriptor, the target or a layer is missing, RDMs occur twice, or no method has two
-    epochs.
+    Raises ValueError where a descriptor, the target or a layer is missing, RDMs occur twice, no method has two
+    epochs, or more layers are drawn than fit on a page.
     """
     check_width(width)
     table = _table(rdms)
@@ -221,31 +226,40 @@ def _draw(panels: Sequence[_Panel], look: Mapping[str, Look], target: str, title
     n_down = -(-len(panels) // n_across)
     beside = len(panels) == 1 and width == "double"
     handles = _legend(look, target, panels)
-    n_columns = 2 if width == "single" else 5
-    legend_height = 0.15 * -(-len(handles) // n_columns) + 0.1
+    n_columns = legend_columns(handles, check_width(width), 2 if width == "single" else 5, _ENTRY)
+    around = 0.4 + ENTRY * -(-len(handles) // n_columns) + 0.1
     each = 2.9 if beside else 2 * (1.7 if n_across > 2 or (width == "single" and n_across == 2) else 2.5) + 0.4
-    figure = new_figure(n_down * each + 0.4 + legend_height, width)
+    each = max(min(each, (PAGE - around) / n_down), _LEAST)
+    if n_down * each + around > PAGE:
+        fitting = n_across * max(int((PAGE - around) / _LEAST), 1)
+        raise ValueError(
+            f"{len(panels)} layers do not fit on a page {PAGE / MILLIMETRE:.0f} mm high: {fitting} do; choose some of "
+            "them (layers), or a larger figure (width='double')"
+        )
+    figure = new_figure(n_down * each + around, width)
     figure.suptitle(textwrap.fill(title, _LETTERS[width], break_on_hyphens=False), x=0.01, ha="left", fontsize=7)
     axes: Any = figure.subplots(1 if beside else 2 * n_down, 2 if beside else n_across, squeeze=False)
     for k, panel in enumerate(panels):
         row, column = 2 * (k // n_across), k % n_across
         above, below = axes[0] if beside else axes[row : row + 2, column]
-        _draw_paths(above, panel, look)
-        _draw_distances(below, panel, look, figure.get_figwidth() / (2 if beside else n_across) - _BESIDE)
+        inches = figure.get_figwidth() / (2 if beside else n_across) - _BESIDE
+        _draw_paths(above, panel, look, inches)
+        _draw_distances(below, panel, look, inches)
         if column == 0 or beside:
             above.set_ylabel("MDS dimension 2")
             below.set_ylabel(f"Distance to {target}")
     for ax in axes.ravel():
         if not ax.has_data():
             ax.remove()
-    figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, columnspacing=1.2, fontsize=6.5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, columnspacing=1.2, fontsize=_ENTRY)
     figure.draw_without_rendering()
     for k, panel in enumerate(panels):
         _label_ends(axes[0, 0] if beside else axes[2 * (k // n_across), k % n_across], panel, look)
     return figure
 
 
-def _draw_paths(ax: Axes, panel: _Panel, look: Mapping[str, Look]) -> None:
+def _draw_paths(ax: Axes, panel: _Panel, look: Mapping[str, Look], inches: float) -> None:
+    """inches: how wide the axes are, about."""
     epochs = sorted(panel.points["epoch"].unique())
     for name, path in panel.points.groupby("method", sort=False):
         colour = look[str(name)].colour
@@ -265,7 +279,9 @@ def _draw_paths(ax: Axes, panel: _Panel, look: Mapping[str, Look]) -> None:
     ax.margins(0.12)
     ax.locator_params(nbins=4)
     ax.set_xlabel("MDS dimension 1")
-    ax.set_title(panel.title, fontsize=7.5)
+    title = panel.title if text_width(panel.title, SMALL) < inches else panel.title.replace(" (stress", "\n(stress")
+    text, fontsize = fitted(title, inches, 7.5)
+    ax.set_title(text, fontsize=fontsize)
 
 
 def _label_ends(ax: Axes, panel: _Panel, look: Mapping[str, Look]) -> None:
@@ -288,6 +304,7 @@ def _label_ends(ax: Axes, panel: _Panel, look: Mapping[str, Look]) -> None:
     places, texts, colours = zip(*kept, strict=True)
     lines = [path[["x", "y"]].to_numpy() for path in paths.values()]
     label_points(ax, np.array(places), texts, colours, lines, np.concatenate([*lines, [*panel.stars.values()]]))
+    leave_out_overlapping(ax)
 
 
 def _paler(colour: str, white: float) -> tuple[float, float, float]:

@@ -197,6 +197,13 @@ def test_curves_are_readable_and_hold_every_value(n_epochs, zero, width, assert_
     assert (figure.axes[0].get_ylim()[0] < 0) == (zero != "nowhere")
 
 
+@pytest.mark.parametrize("width", ["single", "double"])
+@pytest.mark.parametrize("n_methods", [7, 30])
+def test_legends_of_long_names_are_readable(n_methods, width, assert_readable):
+    methods = [f"method_{k}_with_a_$long$_name" for k in range(n_methods)]
+    assert_readable(curves.plot(histories(methods, n_seeds=2), width=width))
+
+
 @pytest.mark.parametrize(
     ("values", "scale"),
     [

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from scipy.spatial.distance import pdist
 
 from brainrdl.analysis.figures import curves
-from brainrdl.analysis.figures.style import WIDTH, looks, new_figure, print_style, save_figure
+from brainrdl.analysis.figures.style import TEACHER_COLOUR, WIDTH, looks, new_figure, print_style, save_figure
 
 METHODS = ("baseline", "finetuning", "deep_supervision", "hints", "distillation", "rdl", "baseline_deformed")
 LAYERS = ("pool1", "pool2", "fc", "softmax")
@@ -25,6 +28,25 @@ def small_figure():
         figure = new_figure(height=1.0)
         figure.subplots().set_title("a figure")
     return figure
+
+
+# Of linear RGB, what is left to eyes without one kind of cones (Machado, Oliveira & Fernandes 2009, severity 1).
+DEUTERANOPIA = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+PROTANOPIA = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+@pytest.mark.parametrize("eyes", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["all cones", "no green", "no red"])
+def test_colours_differ_for_colour_blind_readers_and_from_the_teachers(eyes):
+    colours = [look.colour for look in looks(map(str, range(7))).values()] + [TEACHER_COLOUR]
+    srgb = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    white = XYZ.sum(1)
+    xyz = np.clip(linear @ np.array(eyes).T, 0, 1) @ XYZ.T / white
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    # A difference of 2 can just be seen side by side.
+    assert pdist(lab).min() > 15
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])

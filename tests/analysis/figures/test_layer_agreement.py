@@ -6,7 +6,7 @@ from rsatoolbox.rdm import RDMs
 
 from brainrdl.analysis.figures import layer_agreement as figures
 from brainrdl.analysis.figures.agreement import CEILING_COLOUR
-from brainrdl.analysis.figures.style import WIDTHS, looks, save_figure
+from brainrdl.analysis.figures.style import PAGE, WIDTHS, looks, save_figure
 from brainrdl.analysis.fixed_networks import layer_agreement
 
 
@@ -45,6 +45,9 @@ CASES = {
     "same layers": ({name: ["conv1", "conv2", "fc"] for name in ("EfficientNet-Lite0", "untrained", "rdl")}, {}),
     "other layers": ({"a": ["a1", "a2", "a3"], "b": ["b1", "b2"], "c": ["c1"]}, {"rois": ["EVC", "IT"]}),
     "a layer each": ({"baseline": ["fc"], "hints": ["fc"], "rdl": ["readout"]}, {"rois": ["IT"]}),
+    "many regions": ({"net": [f"layer{k}" for k in range(12)]}, {"rois": [f"ROI_{k}" for k in range(6)]}),
+    "long names": ({f"method_{k}_with_a_$long$_name": ["fc"] for k in range(12)}, {"rois": ["EVC", "IT"]}),
+    "one subject, 3 regions": ({"net": ["conv1", "fc"]}, {"n_subjects": 1, "rois": ["V1", "V4", "IT"]}),
     "one RDM": ({"net": ["fc"]}, {"rois": ["IT"]}),
 }
 
@@ -65,7 +68,7 @@ def test_the_figure_is_readable(name, width, assert_readable):
     figure = figures.plot(case(name), width=width)
     assert_readable(figure)
     assert figure.get_figwidth() == WIDTHS[width]
-    assert figure.get_figheight() <= 9.5
+    assert figure.get_figheight() <= PAGE + 0.01
 
 
 def test_a_panel_shows_subjects_means_intervals_and_the_ceiling():
@@ -190,3 +193,9 @@ def test_the_same_figure_twice_is_the_same_file(tmp_path):
 def test_another_width_is_refused():
     with pytest.raises(ValueError, match="unknown figure width 'wide'; expected single"):
         figures.plot(case("one RDM"), width="wide")
+
+
+def test_more_regions_than_fit_on_a_page_are_refused():
+    many = agreement({"net": [f"layer{k}" for k in range(16)]}, [f"ROI_{k}" for k in range(9)], n_subjects=2)
+    with pytest.raises(ValueError, match=r"9 regions, 1 side by side, do not fit on a page 230 mm high; choose"):
+        figures.plot(many, width="single")

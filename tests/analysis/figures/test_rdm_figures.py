@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rsatoolbox.rdm import RDMs, rank_transform
 
 from brainrdl.analysis.figures import rdm, rdm_grid
-from brainrdl.analysis.figures.style import MILLIMETRE, WIDTH, WIDTHS, save_figure
+from brainrdl.analysis.figures.style import MILLIMETRE, PAGE, WIDTH, WIDTHS, save_figure
 
 METHODS = ("baseline", "deep_supervision", "baseline_deformed", "rdl", "hints")
 LAYERS = ("pool1", "pool2", "fc", "softmax")
@@ -532,7 +532,7 @@ def test_many_rdms_of_others_fill_a_page(assert_readable):
     figure = rdm_grid.plot(subjects(6, n_stimuli=30, categories=["face", "house"]))
     n_rows, n_columns = np.max(places(figure), axis=0) + 1
     assert (n_rows, n_columns) == (3, 4)
-    assert figure.get_figheight() <= 230 * MILLIMETRE + 1e-9
+    assert figure.get_figheight() <= PAGE + 1e-9
     assert_readable(figure)
 
 
@@ -545,6 +545,53 @@ def test_categories_whose_names_do_not_fit_have_a_key(assert_readable):
     np.testing.assert_array_equal(colours, strip.get_facecolors())
     assert_readable(figure)
     assert not rdm_grid.plot(subjects(2, n_stimuli=30, categories=names)).legends
+
+
+@pytest.mark.parametrize(("width", "n_subjects"), [("single", 6), ("double", 14)])
+def test_strips_are_not_cut_off_where_no_names_stand_beside_them(width, n_subjects):
+    names = [f"a long category {k}" for k in range(7)]
+    figure = rdm_grid.plot(
+        subjects(n_subjects, ("IT",), n_stimuli=30, categories=names), columns="subject", width=width
+    )
+    assert figure.legends  # so that no names make room for them
+    figure.draw_without_rendering()
+    strips = [strip for ax in figure.axes for strip in ax.collections if isinstance(strip, PolyCollection)]
+    corners = np.concatenate(
+        [strip.get_transform().transform(p.vertices) for strip in strips for p in strip.get_paths()]
+    )
+    assert (corners >= 0).all()
+    assert (corners <= figure.bbox.size).all()
+
+
+@pytest.mark.parametrize("width", ["single", "double"])
+@pytest.mark.parametrize(("n_rows", "n_columns"), [(1, 1), (8, 1), (1, 8), (8, 4), (12, 5)])
+@pytest.mark.parametrize("scale", ["percentile", "raw"])
+def test_grids_of_any_shape_are_readable_and_as_wide_as_a_column(n_rows, n_columns, scale, width, assert_readable):
+    networks = [f"method {k} with a $long$ name" if k % 3 == 0 else f"m{k}" for k in range(n_rows)]
+    layers = {name: [f"features.{k}.conv_{k}" for k in range(n_columns)] for name in networks}
+    figure = rdm_grid.plot(grid_rdms(networks, 6, layers=layers, references=False), scale=scale, width=width)
+    assert_readable(figure)
+    # One column of print, two, or clearly less than two.
+    inches = figure.get_figwidth()
+    assert inches == pytest.approx(WIDTHS["single"]) or width == "double"
+    assert inches == pytest.approx(WIDTH) or WIDTHS["single"] - 1e-9 <= inches <= 0.75 * WIDTH
+    assert figure.get_figheight() <= PAGE + 1e-9
+
+
+def test_in_one_column_of_print_names_leave_the_rdms_most_of_the_width():
+    figure = rdm_grid.plot(grid_rdms(METHODS), width="single")
+    figure.draw_without_rendering()
+    sides = [ax.get_window_extent().width / figure.dpi for ax in figure.axes if ax.images]
+    assert 6 * min(sides) / figure.get_figwidth() > 0.6
+    assert "baseline\ndeformed" in row_names(figure)
+
+
+def test_more_rdms_than_fit_on_a_page_are_refused():
+    layers = {"net": [f"layer{k}" for k in range(20)]}
+    many = grid_rdms(["net"], layers=layers, references=False)
+    assert rdm_grid.plot(many).get_figwidth() == WIDTH
+    with pytest.raises(ValueError, match=r"1 rows and 20 columns of RDMs do not fit on a page, 85 by 230 mm: .* 4 mm"):
+        rdm_grid.plot(many, width="single")
 
 
 def test_pictures_stand_at_the_outer_sides_of_a_grid(assert_readable):

@@ -9,7 +9,7 @@ from matplotlib.patches import Ellipse
 from rsatoolbox.rdm import RDMs, compare
 
 from brainrdl.analysis.figures import second_order, training
-from brainrdl.analysis.figures.style import WIDTHS, looks, save_figure
+from brainrdl.analysis.figures.style import PAGE, WIDTHS, looks, save_figure
 from brainrdl.analysis.second_order import SecondOrder, second_order_mds
 
 METHODS = ("baseline", "finetuning", "deep_supervision", "hints", "distillation", "rdl", "baseline_deformed")
@@ -209,6 +209,8 @@ def test_more_colours_and_shapes_than_can_be_told_apart_are_refused():
         (rois_and_subjects(), {}),
         (scaled_points([f"method_{k}" for k in range(28)], layers=[f"layer{k}" for k in range(11)]), {}),
         (scaled_points(["rdl"], layers=[f"conv{k}" for k in range(22)]), {}),
+        (scaled_points([f"method_{k}_with_a_$long$_name" for k in range(9)], layers=["features.11.conv.weight"]), {}),
+        (scaled_points([f"method_{k}_with_a_$long$_name" for k in range(28)]), {}),
     ],
 )
 def test_the_second_order_figure_is_readable(data, settings, width, assert_readable):
@@ -377,6 +379,20 @@ def test_the_training_figure_is_readable(width, n_layers, assert_readable):
     assert_readable(figure)
     assert len(figure.axes) == 2 * n_layers
     assert figure.get_figwidth() == pytest.approx(WIDTHS[width])
+
+
+@pytest.mark.parametrize("width", ["single", "double"])
+def test_long_names_are_readable_in_the_training_figure(width, assert_readable):
+    methods = [f"method_{k}_with_a_$long$_name" for k in range(16)]
+    layers = [f"features.{k}.conv_{k}.weight" for k in range(4)]
+    assert_readable(training.plot(logged_rdms(methods, layers, (-1, 0, 99)), n_bootstrap=0, width=width))
+
+
+def test_more_layers_than_fit_on_a_page_are_refused():
+    rdms = logged_rdms(["rdl"], layers=[f"layer{k}" for k in range(8)], epochs=(-1, 9))
+    assert training.plot(rdms, n_bootstrap=0).get_figheight() <= PAGE
+    with pytest.raises(ValueError, match=r"8 layers do not fit on a page 230 mm high: 6 do; choose .*width='double'"):
+        training.plot(rdms, n_bootstrap=0, width="single")
 
 
 def test_equal_training_figures_are_equal_files(tmp_path):
