@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from brainrdl.report.brain_report import brain_results_table, make_brain_report, write_brain_report
+from brainrdl.report.figure_runs import has_brains
 from brainrdl.report.joint import JointFiles, Report, check_out, run_names, write_joint_report
 from brainrdl.report.page import write_page
-from brainrdl.report.task import make_task_report, task_results_table, write_task_report
-from brainrdl.settings import read_yaml
+from brainrdl.report.task_report import make_task_report, task_results_table, write_task_report
 
 __all__ = ["JointFiles", "results_table", "write_report", "write_reports"]
 
@@ -22,7 +22,7 @@ def write_report(run_dir: str | Path, formats: Sequence[str] = ("png", "pdf")) -
 
     Raises ValueError for a folder that is no run or has nothing to show, and for unreadable files.
     """
-    return write_brain_report(Path(run_dir), formats) if _has_brains(run_dir) else write_task_report(run_dir, formats)
+    return write_brain_report(Path(run_dir), formats) if has_brains(run_dir) else write_task_report(run_dir, formats)
 
 
 def write_reports(
@@ -41,9 +41,7 @@ def write_reports(
     check_out(out)
     reports: list[Report] = []
     for folder in folders:
-        report: Report = (
-            make_brain_report(folder, formats) if _has_brains(folder) else make_task_report(folder, formats)
-        )
+        report: Report = make_brain_report(folder, formats) if has_brains(folder) else make_task_report(folder, formats)
         write_page(report.page, folder / "report" / "report.html")
         reports.append(report)
     return write_joint_report(reports, names, out)
@@ -51,10 +49,4 @@ def write_reports(
 
 def results_table(run_dir: str | Path) -> pd.DataFrame:
     """The table of results as text to print, a row a method. Raises ValueError as `write_report`."""
-    return brain_results_table(Path(run_dir)) if _has_brains(run_dir) else task_results_table(run_dir)
-
-
-def _has_brains(run_dir: str | Path) -> bool:
-    """Whether the run is one with brains as teachers."""
-    path = Path(run_dir) / "experiment.yaml"
-    return path.is_file() and "stimuli" in read_yaml(path)
+    return brain_results_table(Path(run_dir)) if has_brains(run_dir) else task_results_table(run_dir)

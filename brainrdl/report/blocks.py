@@ -74,7 +74,7 @@ def _in_256_colours(png: Path) -> bytes:
     content = io.BytesIO()
     with open_image(png) as image:
         few = image.convert("RGB").quantize(256, method=Quantize.MEDIANCUT, dither=Dither.NONE)
-        few.save(content, "PNG", optimize=True)
+        few.save(content, "PNG")
     return content.getvalue()
 
 

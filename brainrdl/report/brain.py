@@ -13,15 +13,16 @@ import pandas as pd
 from brainrdl.analysis.agreement import as_model, average_folds, average_seeds, score_agreement
 from brainrdl.analysis.inference import over_subjects
 from brainrdl.rdms import join_rdms, load_rdms
+from brainrdl.report.run_files import read_experiment, read_marks, read_predictions, read_table
 from brainrdl.run_folder import teacher_file
-from brainrdl.runs import read_json
-from brainrdl.settings import read_yaml
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
 
 # How the teachers' own RDMs are called among the networks; the layer says which teacher's.
 TEACHER = "teacher RDM"
+_KEYS = ("name", "stimuli", "students", "teachers", "folds", "choose", "score")
+_FOLD_KEYS = ("split", "fold", "group", "scored_on", "chosen", "epoch", "trained", "held_out")
 
 
 class BrainTables(NamedTuple):
@@ -62,7 +63,7 @@ class BrainRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings = read_yaml(folder / "experiment.yaml")
+        self.settings = read_experiment(folder, *_KEYS)
         self.networks = list(self._networks())
         if not self.networks:
             raise ValueError(f"'{folder}' has no finished part yet; let `brainrdl run` finish at least one network")
@@ -73,8 +74,8 @@ class BrainRun:
                 for seed in self.settings["seeds"]:
                     place = self.folder / method / student / f"seed-{seed}"
                     for marker in sorted(place.glob("*/part.json")):
-                        if read_json(marker)["finished"]:
-                            fold = read_json(marker.parent / "fold.json")
+                        if read_marks(marker, ("finished",))["finished"]:
+                            fold = read_marks(marker.parent / "fold.json", _FOLD_KEYS)
                             yield _Network(self.label(method, student), method, student, seed, marker.parent, fold)
 
     @property
@@ -97,6 +98,11 @@ class BrainRun:
         return load_rdms(self.folder / "pixels.h5")
 
     @cached_property
+    def n_stimuli(self) -> int:
+        """Of the experiment: those that folds are made of."""
+        return len(read_table(self.folder / "stimuli.csv", ("stimulus",)))
+
+    @cached_property
     def categories(self) -> dict[str, str] | None:
         """id -> category; None where the experiment names no column."""
         column = self.settings["stimuli"]["categories"]
@@ -104,7 +110,7 @@ class BrainRun:
 
     def column(self, name: str) -> dict[str, str]:
         """id -> what stands in a column of the stimulus table."""
-        table = pd.read_csv(self.folder / "stimuli.csv", dtype=str, keep_default_na=False)
+        table = read_table(self.folder / "stimuli.csv", ("stimulus", name), as_text=True)
         return dict(zip(table["stimulus"], table[name], strict=True))
 
     def rdms(self, network: _Network) -> RDMs:
@@ -244,7 +250,7 @@ def _task(run: BrainRun) -> pd.DataFrame:
     for network in run.networks:
         file = network.folder / "predictions.csv"
         if file.is_file():
-            table = pd.read_csv(file, dtype={"stimulus": str})
+            table = read_predictions(file)
             method = run.settings["methods"][network.method]
             rows.append(
                 {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
+from brainrdl.analysis.second_order import second_order_mds, undefined_rdms
 from brainrdl.rdms import average_rdms, join_rdms, stimulus_ids, subset_stimuli
-from brainrdl.report.blocks import Picture, picture
-from brainrdl.report.brain import TEACHER, BrainRun, BrainTables, tradeoff_table
+from brainrdl.report.brain import BrainRun, BrainTables, tradeoff_table
+from brainrdl.report.drawing import Figures, ToDraw, draw_figures, undefined_lines, unmeasured_rdms, without_undefined
+from brainrdl.report.figure_runs import agreement_figure
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -16,59 +19,63 @@ if TYPE_CHECKING:
 
 # Bootstrap samples of fewer stimuli often hold one or two different ones, and then no RDM.
 _FEWEST = 12
-
-
-class Figures(NamedTuple):
-    """notes: what was not drawn, and why."""
-
-    pictures: list[Picture]
-    notes: list[str]
+_FEWEST_COMPARED = 3
 
 
 def draw(run: BrainRun, tables: BrainTables, out: Path, formats: Sequence[str]) -> Figures:
-    """Write the figures."""
-    from brainrdl.analysis.figures import agreement, rdm_grid, second_order, tradeoff
-    from brainrdl.analysis.second_order import second_order_mds, undefined_rdms
+    """Write the figures, and say what could not be drawn."""
+    rdms = example_rdms(run)
+    held_out = [stimulus for stimulus in run.networks[0].fold["held_out"] if stimulus in stimulus_ids(rdms)]
+    unseen = subset_stimuli(rdms, held_out)
+    notes = [f"rdm_grid: {line}" for line in undefined_lines(rdms, unmeasured_rdms(rdms))]
+    n_comparable = unseen.n_rdm - len(undefined_rdms(unseen))
+    enough = len(held_out) >= _FEWEST and n_comparable >= _FEWEST_COMPARED
+    if enough:
+        notes += [f"second_order_mds: {line}" for line in undefined_lines(unseen, undefined_rdms(unseen))]
+    else:
+        notes.append(
+            f"second_order_mds is not drawn: {n_comparable} RDMs of {len(held_out)} held-out stimuli, it needs "
+            f"{_FEWEST_COMPARED} of {_FEWEST}"
+        )
+    return draw_figures(_wanted(run, tables, rdms, unseen if enough else None), out, formats, notes)
 
-    drawn: list[tuple[Any, str, str]] = []
-    kinds = [kind for kind in ("all", "within") if (tables.subjects["kind"] == kind).any()]
+
+def _wanted(run: BrainRun, tables: BrainTables, rdms: RDMs, unseen: RDMs | None) -> Iterator[ToDraw]:
+    """The figures that there is something for. unseen: `rdms` over the held-out stimuli, where they are enough."""
+    from brainrdl.analysis.figures import rdm_grid, second_order, tradeoff
+
     students = [student for student in run.settings["students"] if student in set(tables.subjects["student"])]
     for student in students:
-        rows = tables.subjects[tables.subjects["student"].isin([student, ""])]
-        rows = rows.assign(network=rows["method"])
         only = "" if len(students) == 1 else f" of student {student}"
         caption = (
             f"Agreement of the networks{only} with each subject's RDM on held-out pairs; band: noise ceiling, lines: "
             "the teachers' own RDMs."
         )
-        methods = [method for method in run.settings["methods"] if method in set(rows["method"])]
-        figure = agreement.plot(rows, networks=methods, kinds=kinds, teacher=TEACHER)
-        drawn.append((figure, "agreement" if len(students) == 1 else f"agreement_{student}", caption))
+        name = "agreement" if len(students) == 1 else f"agreement_{student}"
+        yield ToDraw(name, caption, partial(agreement_figure, run, tables.subjects, student))
     of_alpha = tradeoff_table(run, tables)
     if len(of_alpha):
         caption = "Accuracy of the task against agreement with the brain, over alpha."
-        drawn.append((tradeoff.plot(of_alpha).figure, "tradeoff", caption))
-    rdms = example_rdms(run)
-    held_out = [stimulus for stimulus in run.networks[0].fold["held_out"] if stimulus in stimulus_ids(rdms)]
-    n_learned = rdms.n_cond - len(held_out)
+        yield ToDraw("tradeoff", caption, lambda: tradeoff.plot(of_alpha).figure)
+    learned = set(run.networks[0].fold["trained"])
+    n_learned = sum(stimulus in learned for stimulus in stimulus_ids(rdms))
     caption = (
         f"RDMs of the first fold's networks (student {run.networks[0].student}, first seed) and the brains' means, "
         f"over {rdms.n_cond} stimuli, {n_learned} of which the networks have learned from."
     )
-    drawn.append((rdm_grid.plot(layers_as_rows(rdms)), "rdm_grid", caption))
-    unseen = subset_stimuli(rdms, held_out)
-    comparable = [k for k in range(unseen.n_rdm) if k not in undefined_rdms(unseen)]
-    notes = []
-    if len(held_out) < _FEWEST or len(comparable) < 3:
-        notes.append(
-            f"second_order_mds is not drawn: {len(comparable)} RDMs of {len(held_out)} held-out stimuli, it needs 3 of "
-            f"{_FEWEST}"
-        )
-    else:
-        ax = second_order.plot(second_order_mds(unseen[comparable]), teacher="brain")
-        caption = f"Distances between these RDMs on the {len(held_out)} stimuli that were held out, by MDS."
-        drawn.append((ax.figure, "second_order_mds", caption))
-    return Figures([picture(figure, out, name, caption, formats) for figure, name, caption in drawn], notes)
+    yield ToDraw(
+        "rdm_grid",
+        caption,
+        lambda: rdm_grid.plot(layers_as_rows(without_undefined(rdms, unmeasured_rdms(rdms), fewest=1))),
+    )
+    if unseen is not None:
+        caption = f"Distances between these RDMs on the {unseen.n_cond} stimuli that were held out, by MDS."
+
+        def mds() -> object:
+            comparable = without_undefined(unseen, undefined_rdms(unseen), _FEWEST_COMPARED)
+            return second_order.plot(second_order_mds(comparable), teacher="brain").figure
+
+        yield ToDraw("second_order_mds", caption, mds)
 
 
 def example_rdms(run: BrainRun) -> RDMs:
@@ -111,7 +118,7 @@ def layers_as_rows(rdms: RDMs) -> RDMs:
             places.append((network, layer))
     # The grid takes rows in the order in which they come.
     order = sorted(range(len(places)), key=lambda k: (networks[k] == "brain", networks[k] in methods, places[k][0]))
-    turned = join_rdms([rdms.subset("index", k) for k in order])
+    turned = rdms[order]
     turned.rdm_descriptors["network"], turned.rdm_descriptors["layer"] = map(
         list, zip(*(places[k] for k in order), strict=True)
     )

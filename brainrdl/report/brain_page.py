@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import pandas as pd
-
 from brainrdl.analysis.figures.style import TEACHER_COLOUR, looks
-from brainrdl.data.thumbnails import load_thumbnails
 from brainrdl.rdms import stimulus_ids
 from brainrdl.report.blocks import Block, Bullets, Heading, Paragraph, Picture
 from brainrdl.report.brain import TEACHER, BrainRun, BrainTables
@@ -16,6 +13,7 @@ from brainrdl.report.brain_tables import set_up_lines
 from brainrdl.report.dots import DotPlot, DotRow, known
 from brainrdl.report.page import Explorer, Page, Section
 from brainrdl.report.rdm_view import RDMView
+from brainrdl.report.run_files import read_thumbnails
 from brainrdl.report.set_up import (
     citation,
     data_title,
@@ -24,7 +22,6 @@ from brainrdl.report.set_up import (
     left_out,
     settings_table,
 )
-from brainrdl.run_folder import THUMBNAILS
 
 
 def brain_page(
@@ -105,7 +102,7 @@ def _facts(run: BrainRun) -> dict[str, str]:
     facts = {
         "Methods": str(len(run.settings["methods"])),
         "Students": ", ".join(run.settings["students"]),
-        "Stimuli": f"{len(pd.read_csv(run.folder / 'stimuli.csv')):,}",
+        "Stimuli": f"{run.n_stimuli:,}",
         "Subjects": str(len(set(map(str, brain["subject"])))),
         "Regions": ", ".join(sorted(set(map(str, brain["roi"])))),
         "Networks": str(len(run.networks)),
@@ -157,7 +154,6 @@ def _set_up(run: BrainRun) -> Section:
 def brain_view(run: BrainRun) -> RDMView:
     """The RDMs of the first fold's networks, the mean brains and the pixels."""
     rdms = example_rdms(run)
-    file = run.folder / THUMBNAILS
-    pictures = load_thumbnails(file, stimulus_ids(rdms)) if file.is_file() else {}
+    pictures = read_thumbnails(run.folder, stimulus_ids(rdms))
     methods = tuple(run.settings["methods"])
     return RDMView(run.name, rdms, methods, (), pictures)

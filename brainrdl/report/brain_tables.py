@@ -108,13 +108,12 @@ def results_blocks(run: BrainRun, tables: BrainTables, contrasts: Contrasts) -> 
 
 def set_up_lines(run: BrainRun) -> list[str]:
     score, folds, brain = run.settings["score"], run.settings["folds"], run.brain.rdm_descriptors
-    n_stimuli = len(pd.read_csv(run.folder / "stimuli.csv"))
     return [
         f"Scored: RDMs of {', '.join(score['layers'])} ({score['dissimilarity']}) against "
         f"{len(set(map(str, brain['subject'])))} subjects × {', '.join(sorted(set(map(str, brain['roi']))))}, by "
         f"{score['comparison']} (rsatoolbox), subject by subject, then averaged; never a subject who taught the "
         "network.",
-        f"Held out: {folds['n']} folds × {folds['splits']} splits of {n_stimuli} stimuli; pairs of which both are "
+        f"Held out: {folds['n']} folds × {folds['splits']} splits of {run.n_stimuli} stimuli; pairs of which both are "
         "held out, scored within the fold, then averaged; networks of different folds are never pooled.",
         f"Seeds: {', '.join(map(str, run.settings['seeds']))}.",
         f"Chosen: {_chosen(run)}",

@@ -20,8 +20,8 @@ from brainrdl.report.dots import DotPlot
 from brainrdl.report.page import Explorer, Page, Section, write_page
 from brainrdl.report.rdm_view import RDMView
 from brainrdl.report.set_up import left_out
-from brainrdl.report.task import TaskReport
 from brainrdl.report.task_page import error_dots
+from brainrdl.report.task_report import TaskReport
 from brainrdl.report.task_run import final_rdms
 from brainrdl.report.task_tables import readable_errors
 from brainrdl.run_folder import EXPERIMENT

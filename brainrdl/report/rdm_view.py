@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from brainrdl.analysis.figures.style import TEACHER_COLOUR, looks
-from brainrdl.analysis.second_order import rdm_name, second_order_mds, undefined_rdms
+from brainrdl.analysis.second_order import second_order_mds, undefined_rdms
 from brainrdl.rdms import stimulus_ids, subset_stimuli
+from brainrdl.report.drawing import undefined_lines
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -204,10 +205,8 @@ def _map(view: RDMView, table: pd.DataFrame) -> tuple[dict[str, Any] | None, lis
     """The RDMs of the first seed as points of one space, by their row, and what is not in it."""
     undefined = undefined_rdms(view.rdms)
     rows = [k for k in table.index[_is_first(table)] if k not in undefined]
-    left_out = [k for k in table.index[_is_first(table)] if k in undefined]
-    told = [f"The map leaves out {rdm_name(view.rdms, k)}: it {undefined[k]}." for k in left_out[:_FEWEST_COMPARED]]
-    if len(left_out) > len(told):
-        told.append(f"The map leaves out {len(left_out) - len(told)} more such RDMs.")
+    left_out = {k: undefined[k] for k in table.index[_is_first(table)] if k in undefined}
+    told = [f"Not in the map: {line}." for line in undefined_lines(view.rdms, left_out)]
     if len(rows) < _FEWEST_COMPARED:
         return None, [
             *told,

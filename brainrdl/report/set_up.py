@@ -27,7 +27,7 @@ def environment(folder: Path) -> Mapping[str, Any]:
     """What environment.json holds; nothing where there is none. Raises ValueError where it is damaged."""
     path = folder / "environment.json"
     found = read_json(path) if path.is_file() else {}
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not isinstance(found.get("packages", {}), dict):
         raise ValueError(f"{path}: expected versions by name; delete it, or run the experiment again")
     return found
 

@@ -9,12 +9,12 @@ import pandas as pd
 
 from brainrdl.analysis.accuracy import mcnemar_cells
 from brainrdl.analysis.figures.style import TEACHER_COLOUR, looks
-from brainrdl.data.thumbnails import load_thumbnails
 from brainrdl.rdms import join_rdms, stimulus_ids, subset_stimuli
 from brainrdl.report.blocks import Block, Bullets, Heading, Paragraph, Picture, Table
 from brainrdl.report.dots import DotPlot, DotRow, known
 from brainrdl.report.page import Explorer, LiveCurves, Page, Section
 from brainrdl.report.rdm_view import RDMView, shown_stimuli
+from brainrdl.report.run_files import read_thumbnails
 from brainrdl.report.set_up import (
     citation,
     data_title,
@@ -35,7 +35,6 @@ from brainrdl.report.task_tables import (
     set_up_lines,
     table_notes,
 )
-from brainrdl.run_folder import THUMBNAILS
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -187,8 +186,7 @@ def task_view(run: TaskRun) -> RDMView | None:
     n_stimuli, ids = parts[0].n_cond, shown_stimuli(parts[0])
     told = () if len(ids) == n_stimuli else (f"Shown are {len(ids)} of {n_stimuli:,} stimuli, evenly out of classes.",)
     rdms = join_rdms([subset_stimuli(parts[0], ids), *parts[1:]])
-    file = run.folder / THUMBNAILS
-    pictures = load_thumbnails(file, stimulus_ids(rdms)) if file.is_file() else {}
+    pictures = read_thumbnails(run.folder, stimulus_ids(rdms))
     measure = (run.settings.get("analysis") or {}).get("dissimilarity")
     return RDMView(run.name, rdms, run.methods, run.methods, pictures, told, measure)
 

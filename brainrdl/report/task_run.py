@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from brainrdl.rdms import join_rdms, load_rdms
-from brainrdl.run_folder import EXPERIMENT
-from brainrdl.settings import read_yaml
+from brainrdl.report.run_files import read_experiment, read_predictions, read_table
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -81,17 +80,8 @@ def read_task_run(folder: str | Path) -> TaskRun:
     Raises ValueError for a folder that is no run, and for damaged files, by name.
     """
     folder = Path(folder)
-    path = folder / EXPERIMENT
-    if not path.is_file():
-        raise ValueError(f"'{folder}' is no run: it has no experiment.yaml; give the folder that `brainrdl run` wrote")
-    experiment = read_yaml(path)
-    try:
-        methods, seeds = tuple(experiment["methods"]), tuple(int(seed) for seed in experiment["seeds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: expected the keys methods (label: settings) and seeds (whole numbers); restore the file, "
-            "or run the experiment again"
-        ) from error
+    experiment = read_experiment(folder)
+    methods, seeds = tuple(experiment["methods"]), tuple(experiment["seeds"])
     run = TaskRun(folder, str(experiment.get("name", folder.name)), experiment, methods, seeds)
     for method, seed in [(method, seed) for method in methods for seed in seeds]:
         part = run.part(method, seed)
@@ -101,7 +91,7 @@ def read_task_run(folder: str | Path) -> TaskRun:
         if (part / "history.csv").is_file():
             # Errors are measured in the main stage alone, which an unfinished network may not have reached.
             errors = ("train_error", "test_error") if (method, seed) in run.predictions else ()
-            run.histories[method, seed] = _read_csv(part / "history.csv", ("epoch", *errors))
+            run.histories[method, seed] = read_table(part / "history.csv", ("epoch", *errors))
     teacher = run.part(TEACHER, None) / "predictions.csv"
     if teacher.is_file():
         run.predictions[TEACHER, None] = read_predictions(teacher)
@@ -159,24 +149,6 @@ def logged_rdms(run: TaskRun, seed: int | None = None) -> RDMs:
     for path, rdms in parts.items():
         rdms.rdm_descriptors.setdefault("seed", [seed_of[path]] * rdms.n_rdm)
     return join_rdms(list(parts.values()))
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """The table of a network's predictions, ids as text. Raises ValueError naming the file where it is damaged."""
-    return _read_csv(path, ("stimulus", "label", "predicted"))
-
-
-def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        # An id such as "NA" or "007" is text.
-        frame = pd.read_csv(path, dtype={"stimulus": str}, keep_default_na="stimulus" not in columns)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{path}' is not a table: {error}; run that part again") from error
-    missing = [column for column in columns if column not in frame]
-    if missing or frame.empty:
-        what = f"column '{missing[0]}' is missing" if missing else "it has no rows"
-        raise ValueError(f"'{path}': {what}; expected {', '.join(columns)}; run that part again")
-    return frame
 
 
 def _read_rdms(path: Path) -> RDMs:

@@ -12,6 +12,7 @@ from rsatoolbox.data import Dataset
 from rsatoolbox.rdm import RDMs, calc_rdm
 
 from brainrdl.analysis import save_rdms
+from brainrdl.report.blocks import Picture
 
 LAYERS = ("conv1", "conv2", "fc", "softmax")
 # method -> (its test error, how far its fc layer lies towards the teacher's)
@@ -88,6 +89,16 @@ def _rdms(rows, stimuli):
     vectors = np.concatenate([calc_rdm(Dataset(patterns), method="euclidean").dissimilarities for patterns, *_ in rows])
     descriptors = {name: [row[k] for row in rows] for k, name in enumerate(("network", "layer", "epoch"), start=1)}
     return RDMs(vectors, "euclidean", rdm_descriptors=descriptors, pattern_descriptors=dict(stimuli))
+
+
+@pytest.fixture
+def without_saving(monkeypatch):
+    """Figures are drawn and not written."""
+
+    def picture(figure, out, name, caption, formats):
+        return Picture(name, caption, b"", tuple(out / f"{name}.{suffix}" for suffix in formats))
+
+    monkeypatch.setattr("brainrdl.report.drawing.picture", picture)
 
 
 @pytest.fixture(scope="session", name="synthetic_run")

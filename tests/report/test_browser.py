@@ -14,8 +14,11 @@ from rsatoolbox.rdm import load_rdm
 from brainrdl.analysis import save_rdms
 from brainrdl.data.thumbnails import save_thumbnails
 from brainrdl.report import write_report, write_reports
+from brainrdl.report.drawing import Figures
 
 HOSTILE = "<img src=x onerror=document.title='hostile'>"
+# What ends a script, and what plotly takes for tags and a formula.
+CLASSES = ["</script><b>zero</b>", "<b>$x^2$</b>"]
 METHODS = {"baseline": (0.10, 0.0), HOSTILE: (0.06, 0.6)}
 N = 12
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
@@ -37,8 +40,7 @@ def browser():
 def run(tmp_path_factory, synthetic_run):
     """A run with pictures of its stimuli, of which one pair of one RDM was not measured."""
     folder = tmp_path_factory.mktemp("browser") / "run"
-    names = ["</script><b>zero</b>", "one"]
-    synthetic_run(folder, METHODS, (0, 1), n_test=40, n_classes=2, names=names, n_figure=N)
+    synthetic_run(folder, METHODS, (0, 1), n_test=40, n_classes=2, names=CLASSES, n_figure=N)
     path = folder / "baseline" / "seed-0" / "rdms.h5"
     rdms = load_rdm(str(path))
     rdms.dissimilarities[-1, 0] = np.nan  # softmax, last epoch: of the first two stimuli
@@ -51,7 +53,7 @@ def run(tmp_path_factory, synthetic_run):
 @pytest.fixture(scope="module")
 def written(run):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("brainrdl.report.task._draw", lambda run, out, formats: ((), ()))
+        patched.setattr("brainrdl.report.task_report.draw", lambda run, out, formats: Figures())
         return write_report(run).page
 
 
@@ -129,8 +131,7 @@ def test_pointing_at_a_cell_shows_its_two_stimuli_and_their_value(page, run, row
     ids, value = stored(run, "fc", 7)
     names = page.locator("#pair .who").all_inner_texts()
     assert [name.split("\n")[0] for name in names] == [ids[row], ids[column]]
-    categories = ["</script><b>zero</b>", "one"]
-    assert [name.split("\n")[1] for name in names] == [categories[row >= N // 2], categories[column >= N // 2]]
+    assert [name.split("\n")[1] for name in names] == [CLASSES[row >= N // 2], CLASSES[column >= N // 2]]
     label, number = shown_value(page).split(": ")
     assert label == "euclidean"
     assert float(number) == pytest.approx(value(ids[row], ids[column]), rel=1e-3)
@@ -263,6 +264,20 @@ def test_a_name_made_of_tags_does_nothing(page):
     assert page.locator("#rdm b, #pair b, img[src='x']").count() == 0
 
 
+def test_names_of_classes_stand_beside_the_rdm_as_they_are(page):
+    ticks = page.locator("#rdm .xtick text").all_text_contents()
+    assert ticks == ["</script><b>z…", "<b>$x^2$</b>"]
+
+
+def test_plots_fit_a_printed_page_and_are_as_they_were_after(page):
+    widths = "() => ['rdm', 'map', 'curves'].map((id) => document.querySelector(`#${id} .main-svg`).clientWidth)"
+    before = page.evaluate(widths)
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(widths) == [460, 460, 640]
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(widths) == before
+
+
 def test_every_control_has_a_name_and_every_picture_a_text(page):
     assert page.get_attribute("html", "lang") == "en"
     unnamed = """() => [...document.querySelectorAll("select, input, button, [tabindex]")].filter((e) =>
@@ -281,7 +296,7 @@ def test_nothing_is_wider_than_a_narrow_window(browser, written):
 
 def test_several_runs_stand_on_one_page(browser, run, tmp_path, brain_run):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("brainrdl.report.task._draw", lambda run, out, formats: ((), ()))
+        patched.setattr("brainrdl.report.task_report.draw", lambda run, out, formats: Figures())
         other = shutil.copytree(run, tmp_path / "other")
         joint = write_reports([run, other], tmp_path / "both")
     with opened(browser, joint.page) as page:

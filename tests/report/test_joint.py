@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from brainrdl.cli import app
 from brainrdl.report import write_reports
-from brainrdl.report.brain_figures import Figures
+from brainrdl.report.drawing import Figures
 from brainrdl.report.joint import run_names
 
 METHODS = {"baseline": (0.10, 0.0), "rdl": (0.06, 0.6)}
@@ -21,8 +21,8 @@ METHODS = {"baseline": (0.10, 0.0), "rdl": (0.06, 0.6)}
 @pytest.fixture(scope="module", autouse=True)
 def without_figures():
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("brainrdl.report.task._draw", lambda run, out, formats: ((), ()))
-        patched.setattr("brainrdl.report.brain_report.draw", lambda run, tables, out, formats: Figures([], []))
+        patched.setattr("brainrdl.report.task_report.draw", lambda run, out, formats: Figures())
+        patched.setattr("brainrdl.report.brain_report.draw", lambda run, tables, out, formats: Figures())
         yield
 
 

@@ -15,20 +15,20 @@ from rsatoolbox.rdm import RDMs
 from brainrdl.data.thumbnails import save_thumbnails
 from brainrdl.report import write_report
 from brainrdl.report.blocks import Bullets, Heading, Paragraph, Table, as_markdown, inline
-from brainrdl.report.brain_figures import Figures
 from brainrdl.report.dots import DotPlot, DotRow, known
+from brainrdl.report.drawing import Figures
 from brainrdl.report.page import Page, Section, render
 from brainrdl.report.rdm_view import RDMView, fit_view, pack, shown_stimuli, view_data
 from brainrdl.report.set_up import citation, environment_lines, settings_text, without_path
-from brainrdl.report.task import make_task_report
+from brainrdl.report.task_report import make_task_report
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    monkeypatch.setattr("brainrdl.report.task._draw", lambda run, out, formats: ((), ()))
-    monkeypatch.setattr("brainrdl.report.brain_report.draw", lambda run, tables, out, formats: Figures([], []))
+    monkeypatch.setattr("brainrdl.report.task_report.draw", lambda run, out, formats: Figures())
+    monkeypatch.setattr("brainrdl.report.brain_report.draw", lambda run, tables, out, formats: Figures())
 
 
 def data_of(html):
@@ -147,7 +147,7 @@ def test_the_map_is_of_the_first_seed_and_says_what_it_leaves_out():
     data = view_data(view)
     assert set(data["map"]["points"]) == {str(k) for k in range(9)} - {"1"}
     assert data["notes"] == [
-        "The map leaves out RDM 1 (network 'm0', layer 'fc'): it is constant (all dissimilarities are 0.5)."
+        "Not in the map: RDM 1 (network 'm0', layer 'fc') is constant (all dissimilarities are 0.5)."
     ]
     few = view_data(RDMView("two", view.rdms[[0, 2]], ("m0",)))
     assert few["map"] is None
@@ -202,9 +202,10 @@ def test_a_damaged_environment_file_is_refused_by_name(tmp_path):
     (tmp_path / "environment.json").write_text("{")
     with pytest.raises(ValueError, match=r"environment\.json: cannot be read .*delete it to have it made anew"):
         environment_lines(tmp_path)
-    (tmp_path / "environment.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"environment\.json: expected versions by name; delete it"):
-        environment_lines(tmp_path)
+    for text in ("[]", '{"packages": null}'):
+        (tmp_path / "environment.json").write_text(text)
+        with pytest.raises(ValueError, match=r"environment\.json: expected versions by name; delete it"):
+            environment_lines(tmp_path)
 
 
 # Pages of runs
@@ -320,3 +321,27 @@ def test_an_unfinished_brain_run_says_so_at_the_top(tmp_path, brain_run, without
     write_report(run)
     html = (run / "report" / "report.html").read_text(encoding="utf-8")
     assert html.index("it, seed 0: 1 of 2 networks are finished") < html.index("<main")
+
+
+def test_damaged_files_of_a_brain_run_are_named(tmp_path, brain_run, without_figures):
+    run = brain_run(tmp_path / "brains")
+    part = run / "it" / "cnn" / "seed-0" / "split-0_fold-1"
+    for path, text, message in (
+        (
+            run / "experiment.yaml",
+            "stimuli: {}\nmethods: {}",
+            r"experiment\.yaml: expected the keys methods .* students",
+        ),
+        (part / "part.json", "[1]", r"split-0_fold-1/part\.json: expected the keys finished; delete it"),
+        (part / "fold.json", '{"split": 0}', r"split-0_fold-1/fold\.json: expected the keys split, fold, group"),
+        (run / "stimuli.csv", "", r"stimuli\.csv' is not a table"),
+        (run / "stimuli.csv", "a,b\n1,2\n", r"stimuli\.csv': column 'stimulus' is missing"),
+    ):
+        whole = path.read_text()
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            write_report(run)
+        path.write_text(whole)
+    (run / "stimuli.csv").unlink()
+    with pytest.raises(ValueError, match=r"stimuli\.csv' is missing; restore it, or run the experiment again"):
+        write_report(run)

@@ -9,8 +9,9 @@ from rsatoolbox.rdm import load_rdm
 
 from brainrdl.analysis import save_rdms
 from brainrdl.report import results_table, write_report
-from brainrdl.report import task as report
-from brainrdl.report.task_run import final_rdms, logged_rdms, read_predictions, read_task_run
+from brainrdl.report.drawing import Figures
+from brainrdl.report.run_files import read_predictions
+from brainrdl.report.task_run import final_rdms, logged_rdms, read_task_run
 
 LAYERS = ("conv1", "conv2", "fc", "softmax")
 METHODS = ("baseline", "finetuning", "rdl")
@@ -31,7 +32,7 @@ def run(tmp_path, finished):
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    monkeypatch.setattr(report, "_draw", lambda run, out, formats: ((), ()))
+    monkeypatch.setattr("brainrdl.report.task_report.draw", lambda run, out, formats: Figures())
 
 
 def error_of(part):
@@ -219,7 +220,7 @@ def test_one_finished_network_has_no_mcnemar_table(run, without_figures):
     assert pd.read_csv(files.mcnemar_csv).empty
 
 
-def test_what_cannot_be_drawn_is_noted_and_the_rest_is_drawn(run):
+def test_what_cannot_be_drawn_is_noted_and_the_rest_is_drawn(run, without_saving):
     (run / "teacher" / "rdms.h5").unlink()
     for history in run.glob("*/*/history.csv"):
         history.unlink()
@@ -239,7 +240,7 @@ def test_what_cannot_be_drawn_is_noted_and_the_rest_is_drawn(run):
     assert all(f"- {note}" in text for note in files.notes)
 
 
-def test_rdms_that_cannot_be_compared_are_noted(run):
+def test_rdms_that_cannot_be_compared_are_noted(run, without_saving):
     for path in run.glob("**/rdms.h5"):
         rdms = load_rdm(str(path))
         rdms.dissimilarities[:] = 1
@@ -247,10 +248,10 @@ def test_rdms_that_cannot_be_compared_are_noted(run):
     (run / "references.h5").unlink()
     files = write_report(run, formats=("png",))
     assert {path.name for path in files.figures} == {"errors_vs_epoch.png", "curves.png", "rdm_grid.png"}
-    assert files.notes[-2] == "second_order_mds: expected at least 3 RDMs to compare, got 0"
+    assert files.notes[-2] == "second_order_mds: expected at least 3 RDMs that can be shown, got 0"
 
 
-def test_without_any_rdms_the_curves_remain(run):
+def test_without_any_rdms_the_curves_remain(run, without_saving):
     for path in run.glob("**/*.h5"):
         path.unlink()
     files = write_report(run, formats=("png",))
@@ -277,6 +278,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         ("- a list", "experiment.yaml: expected 'key: value' lines"),
         ("methods: {rdl: {}}", r"experiment.yaml: expected the keys methods \(label: settings\) and seeds"),
         ("methods: 3\nseeds: [0]", "experiment.yaml: expected the keys methods"),
+        ("methods: [rdl]\nseeds: [0]", "experiment.yaml: expected the keys methods"),
         ("methods: {}\nseeds: [a]", "experiment.yaml: expected the keys methods"),
     ],
 )
@@ -286,11 +288,12 @@ def test_a_damaged_experiment_file_is_refused(tmp_path, text, message):
         write_report(tmp_path)
 
 
-def test_a_run_in_which_nothing_is_finished_is_a_page_of_what_there_is(run):
+def test_a_run_in_which_nothing_is_finished_is_a_page_of_what_there_is(run, without_saving):
     for path in run.glob("*/seed-*/predictions.csv"):
         path.unlink()
     files = write_report(run, formats=("png",))
-    assert {path.name for path in (run / "report").iterdir()} == {"results.md", "report.html", "training.png"}
+    assert {path.name for path in (run / "report").iterdir()} == {"results.md", "report.html"}
+    assert [path.name for path in files.figures] == ["training.png"]
     assert (files.results_csv, files.mcnemar_csv, files.mcnemar_md) == (None, None, None)
     text = files.results_md.read_text(encoding="utf-8")
     assert "- Not finished: rdl, seeds 0, 1, 2. In training: seed 0 is at epoch 8; seed 1" in text

@@ -8,7 +8,7 @@
   const MISSING = 65535;
   const FONT = { family: getComputedStyle(document.body).fontFamily, size: 12, color: "#1c2530" };
   const coarse = window.matchMedia("(pointer: coarse)").matches;
-  const CONFIG = { displayModeBar: false, responsive: true };
+  const CONFIG = { displayModeBar: false, responsive: true, typesetMath: false };  // a name with dollar signs is a name
   // Seen where a pair has no value: the plot's ground is an image of stripes.
   const STRIPES = "data:image/svg+xml;base64," + btoa(
     '<svg xmlns="http://www.w3.org/2000/svg" width="400" height="400"><defs><pattern id="p" width="6" height="6" ' +
@@ -49,6 +49,8 @@
   }
 
   const measureOf = (rdm) => view().methods.includes(view().networks[rdm.network]) ? view().measure : "dissimilarity";
+  // In plotly's labels a few tags have a meaning.
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const readable = (value) => Number.isNaN(value) ? "not measured" : String(Number(value.toPrecision(4)));
 
   function epochText(epoch) {
@@ -165,7 +167,7 @@
     byId("rdm-title").textContent = parts.join(", ");
     const ticks = classTicks();
     const axis = {
-      tickvals: ticks.places, ticktext: ticks.names, ticks: "", showgrid: false, zeroline: false, range: [-0.5, n - 0.5],
+      tickvals: ticks.places, ticktext: ticks.names.map(escaped), ticks: "", showgrid: false, zeroline: false, range: [-0.5, n - 0.5],
       tickfont: { size: 10.5 }, fixedrange: coarse, automargin: true,
     };
     const lines = ticks.ends.flatMap((at) => [
@@ -179,7 +181,7 @@
     Plotly.react("rdm", [{
       type: "heatmap", z: matrix(rdm, n), zmin: low === null ? 0 : Math.min(0, low), zmax: high === null ? 1 : (high > Math.min(0, low) ? high : 1),
       colorscale: "Viridis", hoverinfo: "none", showscale: true,
-      colorbar: { thickness: 10, len: 0.85, outlinewidth: 0, tickfont: { size: 10.5 }, title: { text: measureOf(rdm), side: "right", font: { size: 11 } } },
+      colorbar: { thickness: 10, len: 0.85, outlinewidth: 0, tickfont: { size: 10.5 }, title: { text: escaped(measureOf(rdm)), side: "right", font: { size: 11 } } },
     }], {
       font: FONT, margin: { l: 46, r: 8, t: 6, b: 46 }, paper_bgcolor: "#fff", plot_bgcolor: "#fff", dragmode: coarse ? false : "zoom",
       xaxis: { ...axis, tickangle: ticks.names.some((name) => name.length > 3) ? -50 : 0, constrain: "domain" },
@@ -302,9 +304,6 @@
     if (!epochsOf().length) byId("map-note").textContent = byId("map-note").textContent.replace("All epochs lie in one space, whose", "The map's");
   }
 
-  // In plotly's labels a few tags have a meaning.
-  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-
   function render() {
     renderControls();
     renderRDM();
@@ -333,7 +332,7 @@
       font: FONT, margin: { l: 56, r: 10, t: 8, b: 40 }, paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "x unified",
       dragmode: coarse ? false : "zoom", uirevision: curves.name,
       xaxis: { title: { text: "epoch" }, gridcolor: "#eef1f4", zeroline: false, fixedrange: coarse },
-      yaxis: { title: { text: curves.name }, gridcolor: "#eef1f4", zeroline: false, rangemode: "tozero", fixedrange: coarse },
+      yaxis: { title: { text: escaped(curves.name) }, gridcolor: "#eef1f4", zeroline: false, rangemode: "tozero", fixedrange: coarse },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", font: { size: 11 } },
       shapes: epoch === null || epoch < 0 ? [] : [{ type: "line", x0: epoch + 1, x1: epoch + 1, yref: "paper", y0: 0, y1: 1, line: { color: "#8994a0", dash: "dot", width: 1.2 } }],
     }, CONFIG);
@@ -399,6 +398,13 @@
     byId("play").textContent = "▶";
     byId("play").setAttribute("aria-label", "Play the epochs");
   }
+
+  // A printed page is narrower than most windows, and no plot is drawn anew for it.
+
+  const drawn = () => ["rdm", "map", "curves"].map(byId).filter((plot) => plot && plot.data && plot.offsetParent !== null);
+  const printed = (plot) => plot.classList.contains("square") ? { width: 460, height: 420 } : { width: 640, height: 340 };
+  window.addEventListener("beforeprint", () => drawn().forEach((plot) => Plotly.relayout(plot, printed(plot))));
+  window.addEventListener("afterprint", () => drawn().forEach((plot) => Plotly.relayout(plot, { width: null, height: null, autosize: true })));
 
   if (data.curves) {
     byId("curves-part").hidden = false;

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from brainrdl.analysis.accuracy import mcnemar_markdown, mcnemar_table
 from brainrdl.analysis.figures.style import check_formats
-from brainrdl.analysis.second_order import rdm_name, second_order_mds, undefined_rdms
-from brainrdl.report.blocks import Block, Bullets, Paragraph, Picture, Table, as_markdown, picture
-from brainrdl.report.figure_runs import all_logged_rdms, teacher_agreement
+from brainrdl.report.blocks import Block, Bullets, Paragraph, Picture, Table, as_markdown
 from brainrdl.report.page import Page, write_page
+from brainrdl.report.task_figures import draw
 from brainrdl.report.task_page import task_page
-from brainrdl.report.task_run import TEACHER, TaskRun, final_rdms, read_task_run
+from brainrdl.report.task_run import TaskRun, read_task_run
 from brainrdl.report.task_tables import (
     MCNEMAR_WORDS,
     error_summary,
@@ -25,6 +24,9 @@ from brainrdl.report.task_tables import (
     table_notes,
 )
 from brainrdl.runs import write_text
+
+if TYPE_CHECKING:
+    pass
 
 
 class ReportFiles(NamedTuple):
@@ -71,7 +73,7 @@ def make_task_report(run_dir: str | Path, formats: Sequence[str]) -> TaskReport:
     tests = mcnemar_table(run.predictions)
     errors = error_summary(run)
     out = run.folder / "report"
-    pictures, notes = _draw(run, out, formats)
+    pictures, notes = draw(run, out, formats)
     tables = ("results.csv", "mcnemar.csv", "mcnemar.md")
     csv, mcnemar_csv, mcnemar_md = (out / name if len(errors) else None for name in tables)
     figures = tuple(path for shown in pictures for path in shown.files)
@@ -115,50 +117,3 @@ def _mcnemar_page(run: TaskRun, tests: pd.DataFrame) -> str:
     if tests.empty:
         return f"{title}\n\nOnly one network is finished: nothing to compare.\n"
     return "\n\n".join([title, *MCNEMAR_WORDS, mcnemar_markdown(tests)])
-
-
-_CAPTIONS = {
-    "errors_vs_epoch": "Train and test error against epoch.",
-    "curves": "All that was measured against epoch; agreement: of the RDMs with the teacher's of the same layer.",
-    "training": "How the RDMs move towards the teacher's over the logged epochs, layer by layer.",
-    "rdm_grid": "RDMs of the first seed's final networks, test stimuli sorted by class.",
-    "second_order_mds": "Distances between the RDMs of methods and layers (first seed, final networks), by MDS.",
-}
-
-
-def _draw(run: TaskRun, out: Path, formats: Sequence[str]) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
-    """The figures, and a line for whatever could not be drawn."""
-    from brainrdl.analysis.figures import curves, rdm_grid, second_order, training
-
-    drawn: dict[str, Any] = {}
-    notes: list[str] = []
-    if run.finished_histories:
-        histories = pd.concat(
-            [frame.assign(method=method, seed=seed) for (method, seed), frame in run.finished_histories.items()]
-        )
-        drawn["errors_vs_epoch"] = curves.plot(histories, run.methods)
-        drawn["curves"] = curves.plot(histories, run.methods, quantities=None, agreement=teacher_agreement(run))
-    else:
-        notes.append("errors_vs_epoch, curves: no finished part has a history.csv")
-    rdms, lacking = final_rdms(run)
-    notes += [f"rdm_grid, second_order_mds: {what}" for what in lacking]
-    if rdms is not None:
-        drawn["rdm_grid"] = rdm_grid.plot(rdms)
-        undefined = undefined_rdms(rdms)
-        notes += [f"second_order_mds: {rdm_name(rdms, k)} {reason}" for k, reason in undefined.items()]
-        comparable = [k for k in range(rdms.n_rdm) if k not in undefined]
-        try:
-            if len(comparable) < 3:
-                raise ValueError(f"expected at least 3 RDMs to compare, got {len(comparable)}")
-            ax = second_order.plot(second_order_mds(rdms[comparable]), methods=run.methods)
-        except ValueError as error:  # the rest of the report stands
-            notes.append(f"second_order_mds: {error}")
-        else:
-            drawn["second_order_mds"] = ax.figure
-    try:
-        if run.logged_seeds:
-            drawn["training"] = training.plot(all_logged_rdms(run), TEACHER, methods=run.methods)
-    except ValueError as error:
-        notes.append(f"training: {error}")
-    pictures = [picture(figure, out, name, _CAPTIONS[name], formats) for name, figure in drawn.items()]
-    return tuple(pictures), tuple(notes)
