@@ -73,7 +73,7 @@ def _wanted(run: BrainRun, tables: BrainTables, rdms: RDMs, unseen: RDMs | None)
 
         def mds() -> object:
             comparable = without_undefined(unseen, undefined_rdms(unseen), _FEWEST_COMPARED)
-            return second_order.plot(second_order_mds(comparable), teacher="brain").figure
+            return second_order.plot(second_order_mds(comparable), targets=["brain"]).figure
 
         yield ToDraw("second_order_mds", caption, mds)
 
