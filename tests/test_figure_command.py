@@ -430,3 +430,8 @@ def test_a_run_that_is_not_finished_is_drawn_as_far_as_it_got_and_that_is_said(r
     assert result.exit_code == 0
     assert "rdl (seed 0 is not finished)" in result.stderr
     assert "baseline" in (tmp_path / "rdm.svg").read_text()
+    for kind in ("curves", "training"):
+        result = call("figure", kind, tmp_path / "run", "--out", tmp_path / f"{kind}.svg")
+        assert result.exit_code == 0, result.output
+        assert "note: run: Not finished: rdl, seed 0." in result.stderr
+        assert "rdl" in (tmp_path / f"{kind}.svg").read_text()

@@ -185,10 +185,11 @@ def _curves(inputs: Sequence[str], options: FigureOptions) -> _Made:
     for path in inputs:
         if not is_run(path):
             raise ValueError(f"'{path}' is no run (experiment.yaml); curves are drawn of the folders of runs")
-    histories, agreements = [], []
+    histories, agreements, notes = [], [], []
     for path, name in zip(inputs, short_names(inputs), strict=True):
         prefix = f"{name}: " if len(inputs) > 1 else ""
         of_run = run_curves(Path(path))
+        notes += [f"{name}: {line}" for line in of_run.notes]
         histories.append(of_run.histories.assign(method=prefix + of_run.histories["method"]))
         if of_run.agreement is not None:
             agreements.append(of_run.agreement.assign(method=prefix + of_run.agreement["method"]))
@@ -201,7 +202,7 @@ def _curves(inputs: Sequence[str], options: FigureOptions) -> _Made:
         agreement=pd.concat(agreements, ignore_index=True) if agreements else None,
         width=options.width,
     )
-    return _Made(figure)
+    return _Made(figure, tuple(notes))
 
 
 def _agreement(inputs: Sequence[str], options: FigureOptions) -> _Made:

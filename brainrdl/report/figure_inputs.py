@@ -16,6 +16,7 @@ from brainrdl.rdms import load_rdms, match_rdms, select_rdms, stimulus_ids
 from brainrdl.rdms.selection import group_rdms, rdm_descriptor
 from brainrdl.report.figure_runs import all_logged_rdms, has_brains, is_run, short_names
 from brainrdl.report.task_run import final_rdms, logged_rdms, read_task_run
+from brainrdl.report.task_tables import missing_lines
 from brainrdl.run_folder import THUMBNAILS
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ def _of_run(folder: Path, options: InputOptions, notes: list[str]) -> RDMs:
             )
         return example_rdms(BrainRun(folder))
     run = read_task_run(folder)
+    if options.logged or {"seed", "epoch"} & set(options.select):
+        notes += [f"{folder.name}: {line}" for line in missing_lines(run)]
     if options.logged:
         return all_logged_rdms(run)
     if {"seed", "epoch"} & set(options.select):

@@ -14,6 +14,7 @@ from brainrdl.rdms import join_rdms, select_rdms
 from brainrdl.report.brain import TEACHER as TEACHER_RDM
 from brainrdl.report.brain import BrainRun
 from brainrdl.report.task_run import TEACHER, TaskRun, logged_rdms, read_task_run
+from brainrdl.report.task_tables import missing_lines
 from brainrdl.run_folder import EXPERIMENT
 from brainrdl.settings import read_yaml
 
@@ -60,10 +61,12 @@ def methods_of(inputs: Sequence[str]) -> tuple[str, ...]:
 
 class RunCurves(NamedTuple):
     """histories: the rows of history.csv of every network, with method and seed. agreement: with the teacher's RDMs at
-    logged epochs (`agreement_history`); None where there is no teacher network or nothing was logged."""
+    logged epochs (`agreement_history`); None where there is no teacher network or nothing was logged. notes: a line for
+    what is not finished, and is shown as far as it got."""
 
     histories: pd.DataFrame
     agreement: pd.DataFrame | None
+    notes: tuple[str, ...]
 
 
 def is_run(path: str | Path) -> bool:
@@ -82,12 +85,17 @@ def run_curves(folder: Path) -> RunCurves:
     Raises ValueError where no network has a history yet, and as `read_task_run`.
     """
     if has_brains(folder):
-        return RunCurves(_brain_histories(BrainRun(folder)), None)
+        brain_run = BrainRun(folder)
+        unfinished = (
+            f"Not finished: {brain_run.label(method, student)}, seed {seed}: {finished} of {expected} networks."
+            for method, student, seed, finished, expected in brain_run.missing
+        )
+        return RunCurves(_brain_histories(brain_run), None, tuple(unfinished))
     run = read_task_run(folder)
     if not run.histories:
         raise ValueError(f"'{folder}' has no history.csv yet; let `brainrdl run` train an epoch")
     frames = [frame.assign(method=method, seed=seed) for (method, seed), frame in run.histories.items()]
-    return RunCurves(pd.concat(frames, ignore_index=True), teacher_agreement(run))
+    return RunCurves(pd.concat(frames, ignore_index=True), teacher_agreement(run), missing_lines(run))
 
 
 def teacher_agreement(run: TaskRun) -> pd.DataFrame | None:
