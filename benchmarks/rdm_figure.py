@@ -19,7 +19,7 @@ from rsatoolbox.rdm import RDMs
 
 from benchmarks.pair_dissimilarities import machine
 from brainrdl.analysis.figures import rdm
-from brainrdl.analysis.figures.style import Width, save_figure
+from brainrdl.analysis.figures.style import Width, figure_of, save_figure
 
 
 def problem(n_stimuli: int, missing: float) -> RDMs:
@@ -32,7 +32,7 @@ def problem(n_stimuli: int, missing: float) -> RDMs:
 
 def seconds(rdms: RDMs, scale: str, width: Width, folder: Path) -> float:
     start = perf_counter()
-    save_figure(rdm.plot(rdms, scale=scale, width=width).figure, folder / "rdm", ["png"])  # type: ignore[arg-type]
+    save_figure(figure_of(rdm.plot(rdms, scale=scale, width=width)), folder / "rdm", ["png"])
     return perf_counter() - start
 
 

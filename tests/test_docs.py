@@ -79,10 +79,16 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, tables):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     namespace: dict[str, object] = {"__name__": "page"}
-    for block in blocks("python"):
-        if block.page == page:
-            code = "\n" * (block.line - 1) + block.code  # a traceback then tells the page's own line
-            exec(compile(code, str(page), "exec"), namespace)
+    own = [block for block in blocks("python") if block.page == page]
+    for block in own:
+        code = "\n" * (block.line - 1) + block.code  # a traceback then tells the page's own line
+        exec(compile(code, str(page), "exec"), namespace)
+    # What the examples make is there: none was passed over.
+    statements = [statement for block in own for statement in ast.parse(block.code).body]
+    targets = [target for s in statements if isinstance(s, ast.Assign) for target in s.targets]
+    made = {target.id for target in targets if isinstance(target, ast.Name)}
+    made |= {s.name for s in statements if isinstance(s, ast.FunctionDef | ast.ClassDef)}
+    assert made and made <= set(namespace)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.page == page for b in blocks("python"))], ids=str)

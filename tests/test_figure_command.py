@@ -52,7 +52,7 @@ def drawn(*words, out):
     return matplotlib.image.imread(out) if out.suffix == ".png" else None
 
 
-def refused(*words, out, match):
+def assert_refused(*words, out, match):
     result = call("figure", *words, "--out", out)
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("error: ")
@@ -131,7 +131,7 @@ def test_curves_are_those_asked_for_agreement_among_them(run, tmp_path):
     drawn("curves", run, "--quantity", "agreement/fc", "--quantity", "rdl/fc", out=tmp_path / "curves.svg")
     text = (tmp_path / "curves.svg").read_text()
     assert "RDM agreement" in text and "rdl/fc" in text and "Test error" not in text
-    refused("curves", run, "--quantity", "speed", out=tmp_path / "no.png", match="speed")
+    assert_refused("curves", run, "--quantity", "speed", out=tmp_path / "no.png", match="speed")
 
 
 def test_several_runs_are_told_apart_by_their_folders(run, tmp_path):
@@ -191,7 +191,7 @@ def test_layers_of_a_model_agree_with_regions_of_brains(foreign, tmp_path):
     drawn("agreement", foreign / "layer5.npy", *arguments, out=tmp_path / "agreement.svg")
     text = (tmp_path / "agreement.svg").read_text()
     assert "V1" in text and "IT" in text and "Pearson" in text
-    refused("agreement", foreign / "rsa.h5", out=tmp_path / "no.png", match="expected --brain FILE")
+    assert_refused("agreement", foreign / "rsa.h5", out=tmp_path / "no.png", match="expected --brain FILE")
 
 
 def test_a_network_file_is_an_input(foreign, tmp_path):
@@ -204,9 +204,11 @@ def test_a_network_file_is_an_input(foreign, tmp_path):
     assert list(rdms.rdm_descriptors["layer"]) == ["conv1", "softmax"]
     drawn("rdm", file, out=tmp_path / "mine.png")
     file.write_text(yaml.safe_dump({**spec, "layers": ["conv9"]}))
-    refused("rdm", file, out=tmp_path / "no.png", match="layer 'conv9' is not in the")
+    assert_refused("rdm", file, out=tmp_path / "no.png", match="layer 'conv9' is not in the")
     file.write_text(yaml.safe_dump({**NETWORK, "layers": ["conv1"]}))
-    refused("rdm", file, out=tmp_path / "no.png", match="the network is shown either data (a data set) or stimuli")
+    assert_refused(
+        "rdm", file, out=tmp_path / "no.png", match="the network is shown either data (a data set) or stimuli"
+    )
 
 
 def test_a_network_is_shown_the_stimuli_of_a_brain_data_spec(real_data, tmp_path):
@@ -238,46 +240,58 @@ def test_rdms_of_several_origins_are_matched_by_id_and_what_is_left_out_is_told(
 def test_what_is_not_there_is_told(foreign, run, tmp_path):
     out = tmp_path / "no.png"
     rsa = foreign / "rsa.h5"
-    refused("pie", rsa, out=out, match=f"unknown kind of figure 'pie'; expected one of {', '.join(KINDS)}")
-    refused("rdm", rsa, out=tmp_path / "no.gif", match="expected a name that ends with .png, .pdf, .svg")
-    refused("rdm", rsa, "--width", "triple", out=out, match="unknown figure width 'triple'")
-    refused("rdm", tmp_path / "none.h5", out=out, match="is not there; give the folder of a run")
-    refused("rdm", tmp_path, out=out, match="is a folder that holds no run")
-    refused("rdm", rsa, "--select", "roi=V4", out=out, match="no RDM has roi 'V4'; there are: V1, IT")
-    refused("rdm", rsa, "--select", "area=V1", out=out, match="have no descriptor 'area'; they have:")
-    refused("rdm", rsa, "--select", "V1", out=out, match="expected descriptor=value[,value]")
-    refused("rdm", rsa, "--category", "colour", out=out, match="have no pattern descriptor 'colour'; they have:")
-    refused("rdm", rsa, "--stimulus", "name", out=out, match="have no pattern descriptor 'name'; they have:")
-    refused("rdm", rsa, "--images", "run", out=out, match="no input is a run that keeps pictures")
-    refused("rdm", rsa, "--categories", foreign / "stimuli.tsv", out=out, match="the column 'category' is missing")
-    refused("mds", rsa, "--select", "subject=s1", "--select", "roi=V1", out=out, match="at least 2 RDMs")
-    refused("mds", rsa, "--colour-by", "area", out=out, match="'area'")
-    refused("stimulus-mds", rsa, out=out, match="one RDM")
-    refused("curves", rsa, out=out, match="is no run (experiment.yaml); curves are drawn of the folders of runs")
-    refused("rdm", foreign / "features.npy", out=out, match="features.npy")
-    refused("rdm", rsa, rsa, out=out, match="rsa.h5' is given twice; give each input once")
-    refused("mds", rsa, "--target", "V4", out=out, match="no RDM is of the target 'V4'; of roi there are: V1, IT")
-    refused("rdm", run, "--select", "seed=7", out=out, match="no RDM has seed '7'; there are: -1, 0")
-    refused("rdm", run, "--select", "layer=", out=out, match="no RDM has layer ''; there are: pixels, labels, conv1")
+    assert_refused("pie", rsa, out=out, match=f"unknown kind of figure 'pie'; expected one of {', '.join(KINDS)}")
+    assert_refused("rdm", rsa, out=tmp_path / "no.gif", match="expected a name that ends with .png, .pdf, .svg")
+    assert_refused("rdm", rsa, "--width", "triple", out=out, match="unknown figure width 'triple'")
+    assert_refused("rdm", tmp_path / "none.h5", out=out, match="is not there; give the folder of a run")
+    assert_refused("rdm", tmp_path, out=out, match="is a folder that holds no run")
+    assert_refused("rdm", rsa, "--select", "roi=V4", out=out, match="no RDM has roi 'V4'; there are: V1, IT")
+    assert_refused("rdm", rsa, "--select", "area=V1", out=out, match="have no descriptor 'area'; they have:")
+    assert_refused("rdm", rsa, "--select", "V1", out=out, match="expected descriptor=value[,value]")
+    assert_refused("rdm", rsa, "--category", "colour", out=out, match="have no pattern descriptor 'colour'; they have:")
+    assert_refused("rdm", rsa, "--stimulus", "name", out=out, match="have no pattern descriptor 'name'; they have:")
+    assert_refused("rdm", rsa, "--images", "run", out=out, match="no input is a run that keeps pictures")
+    assert_refused(
+        "rdm", rsa, "--categories", foreign / "stimuli.tsv", out=out, match="the column 'category' is missing"
+    )
+    assert_refused("mds", rsa, "--select", "subject=s1", "--select", "roi=V1", out=out, match="at least 2 RDMs")
+    assert_refused("mds", rsa, "--colour-by", "area", out=out, match="'area'")
+    assert_refused("stimulus-mds", rsa, out=out, match="one RDM")
+    assert_refused("curves", rsa, out=out, match="is no run (experiment.yaml); curves are drawn of the folders of runs")
+    assert_refused("rdm", foreign / "features.npy", out=out, match="features.npy")
+    assert_refused("rdm", rsa, rsa, out=out, match="rsa.h5' is given twice; give each input once")
+    assert_refused(
+        "mds", rsa, "--target", "V4", out=out, match="no RDM is of the target 'V4'; of roi there are: V1, IT"
+    )
+    assert_refused("rdm", run, "--select", "seed=7", out=out, match="no RDM has seed '7'; there are: -1, 0")
+    assert_refused(
+        "rdm", run, "--select", "layer=", out=out, match="no RDM has layer ''; there are: pixels, labels, conv1"
+    )
 
 
 def test_options_of_other_kinds_are_refused(foreign, run, tmp_path):
     rsa, out = foreign / "rsa.h5", tmp_path / "no.png"
-    refused("rdm", rsa, "--bootstrap", "5", out=out, match="--bootstrap does not go with 'rdm', which takes --select,")
-    refused("mds", rsa, "--images", "x", out=out, match="--images does not go with 'mds'")
-    refused("stimulus-mds", rsa, "--shared", out=out, match="--shared does not go with 'stimulus-mds'")
-    refused("curves", run, "--select", "network=rdl", out=out, match="'curves', which takes --quantity; leave it out")
-    refused("training", run, "--brain", rsa, out=out, match="--brain does not go with 'training'")
+    assert_refused(
+        "rdm", rsa, "--bootstrap", "5", out=out, match="--bootstrap does not go with 'rdm', which takes --select,"
+    )
+    assert_refused("mds", rsa, "--images", "x", out=out, match="--images does not go with 'mds'")
+    assert_refused("stimulus-mds", rsa, "--shared", out=out, match="--shared does not go with 'stimulus-mds'")
+    assert_refused(
+        "curves", run, "--select", "network=rdl", out=out, match="'curves', which takes --quantity; leave it out"
+    )
+    assert_refused("training", run, "--brain", rsa, out=out, match="--brain does not go with 'training'")
 
 
 def test_messages_speak_of_options(foreign, tmp_path):
     rsa, out = foreign / "rsa.h5", tmp_path / "no.png"
-    refused("stimulus-mds", rsa, out=out, match="choose one, e.g. --select roi=V1 --select subject=s1, average")
-    refused("rdm", rsa, "--rows", "subject", out=out, match="they differ in roi; choose one, e.g. --select roi=IT")
-    refused("mds", rsa, "--comparison", "bures", out=out, match="take --bootstrap 0 and")
+    assert_refused("stimulus-mds", rsa, out=out, match="choose one, e.g. --select roi=V1 --select subject=s1, average")
+    assert_refused(
+        "rdm", rsa, "--rows", "subject", out=out, match="they differ in roi; choose one, e.g. --select roi=IT"
+    )
+    assert_refused("mds", rsa, "--comparison", "bures", out=out, match="take --bootstrap 0 and")
     drawn("mds", rsa, "--comparison", "bures", "--bootstrap", "0", out=tmp_path / "bures.png")
-    refused("rdm", foreign / "layer5.npy", out=out, match="give --ids, their ids in the order of the rows")
-    refused("rdm", rsa, "--ids", foreign / "ids.txt", out=out, match="leave --ids out")
+    assert_refused("rdm", foreign / "layer5.npy", out=out, match="give --ids, their ids in the order of the rows")
+    assert_refused("rdm", rsa, "--ids", foreign / "ids.txt", out=out, match="leave --ids out")
 
 
 def test_what_cannot_be_written_is_told_by_its_own_name(foreign, tmp_path):
@@ -292,7 +306,9 @@ def test_what_cannot_be_written_is_told_by_its_own_name(foreign, tmp_path):
 
 def test_a_file_without_rdms_is_refused(tmp_path):
     RDMs(np.zeros((0, 6)), pattern_descriptors={"stimulus": list("abcd")}).save(str(tmp_path / "none.h5"), "hdf5")
-    refused("rdm", tmp_path / "none.h5", out=tmp_path / "no.png", match="expected at least one RDM, got none over 4")
+    assert_refused(
+        "rdm", tmp_path / "none.h5", out=tmp_path / "no.png", match="expected at least one RDM, got none over 4"
+    )
 
 
 def test_rdms_without_ids_are_drawn_alone_and_not_beside_others(foreign, tmp_path):
@@ -300,8 +316,10 @@ def test_rdms_without_ids_are_drawn_alone_and_not_beside_others(foreign, tmp_pat
     nameless.save(str(tmp_path / "nameless.h5"), "hdf5")
     drawn("rdm", tmp_path / "nameless.h5", out=tmp_path / "rdm.png")
     match = "nameless.h5: its RDMs have no pattern descriptor 'stimulus'; they have: number; say by --stimulus"
-    refused("mds", tmp_path / "nameless.h5", foreign / "rsa.h5", out=tmp_path / "no.png", match=match)
-    refused("mds", tmp_path / "nameless.h5", out=tmp_path / "no.png", match="no descriptor tells the 2 RDMs apart")
+    assert_refused("mds", tmp_path / "nameless.h5", foreign / "rsa.h5", out=tmp_path / "no.png", match=match)
+    assert_refused(
+        "mds", tmp_path / "nameless.h5", out=tmp_path / "no.png", match="no descriptor tells the 2 RDMs apart"
+    )
 
 
 def test_arrays_are_called_by_what_tells_their_paths_apart(foreign, tmp_path):
@@ -351,7 +369,9 @@ def test_one_array_of_several_is_chosen_by_its_key(foreign, tmp_path):
     np.savez(tmp_path / "several.npz", first=square[0], second=square[1])
     ids = ("--ids", tmp_path / "ids.txt")
     (tmp_path / "ids.txt").write_text("\n".join(f"img{k:02d}" for k in range(N_STIMULI)))
-    refused("rdm", tmp_path / "several.npz", *ids, out=tmp_path / "no.png", match="no --key was given; give one of")
+    assert_refused(
+        "rdm", tmp_path / "several.npz", *ids, out=tmp_path / "no.png", match="no --key was given; give one of"
+    )
     drawn("rdm", tmp_path / "several.npz", *ids, "--key", "second", out=tmp_path / "rdm.png")
 
 
@@ -388,24 +408,28 @@ def test_sessions_of_a_brain_are_averaged_and_that_is_said(foreign, tmp_path):
     assert "n = 2" in (tmp_path / "agreement.svg").read_text()
     del brain.rdm_descriptors["subject"]
     save_rdms(brain, tmp_path / "nobody.h5")
-    refused(
+    assert_refused(
         *arguments, tmp_path / "nobody.h5", out=tmp_path / "no.png", match="have no descriptor 'subject'; they have"
     )
-    refused(*arguments, foreign / "layer5.npy", out=tmp_path / "no.png", match="expected a file of RDMs with the desc")
+    assert_refused(
+        *arguments, foreign / "layer5.npy", out=tmp_path / "no.png", match="expected a file of RDMs with the desc"
+    )
 
 
 def test_a_run_without_any_rdms_is_told(run, tmp_path):
     (tmp_path / "run").mkdir()
     shutil.copy(run / "experiment.yaml", tmp_path / "run")
     for kind in ("training", "rdm"):
-        refused(kind, tmp_path / "run", out=tmp_path / "no.png", match="let `brainrdl run` ")
+        assert_refused(kind, tmp_path / "run", out=tmp_path / "no.png", match="let `brainrdl run` ")
 
 
 def test_undefined_rdms_are_named(foreign, tmp_path):
     rdms = load_rdms(foreign / "rsa.h5")
     rdms.dissimilarities[2] = np.nan
     save_rdms(rdms, tmp_path / "holes.h5")
-    refused("rdm", tmp_path / "holes.h5", out=tmp_path / "no.png", match="RDM 2 (V1, s2) cannot be drawn: it is NaN")
+    assert_refused(
+        "rdm", tmp_path / "holes.h5", out=tmp_path / "no.png", match="RDM 2 (V1, s2) cannot be drawn: it is NaN"
+    )
     result = call("figure", "mds", tmp_path / "holes.h5", "--out", tmp_path / "mds.png")
     assert result.exit_code == 0
     assert "left out: RDM 2 (roi 'V1', subject 's2') is NaN throughout" in result.stderr
@@ -420,7 +444,7 @@ def test_more_pictures_than_fit_are_refused(foreign, tmp_path):
     for stimulus in ids:
         Image.new("RGB", (4, 4)).save(tmp_path / "images" / f"{stimulus}.png")
     images = ("--images", tmp_path / "images")
-    refused("rdm", tmp_path / "many.h5", *images, out=tmp_path / "no.png", match="300")
+    assert_refused("rdm", tmp_path / "many.h5", *images, out=tmp_path / "no.png", match="300")
 
 
 def test_a_run_that_is_not_finished_is_drawn_as_far_as_it_got_and_that_is_said(run, tmp_path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from brainrdl.analysis.figures.style import FORMATS, Width, check_width, save_figure
+from brainrdl.analysis.figures.style import FORMATS, Width, check_width, figure_of, save_figure
 from brainrdl.analysis.second_order import rdm_name, second_order_mds, undefined_rdms
 from brainrdl.rdms import average_rdms, load_rdms
 from brainrdl.rdms.selection import group_rdms, rdm_descriptor
@@ -21,7 +21,6 @@ from brainrdl.report.figure_runs import agreement_figure, has_brains, is_run, me
 from brainrdl.report.task_run import TEACHER
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rsatoolbox.rdm import RDMs
 
@@ -135,7 +134,7 @@ def _rdm(inputs: Sequence[str], options: FigureOptions) -> _Made:
     if len(inputs) == 1 and has_brains(inputs[0]) and not (options.rows or options.columns or options.inputs.select):
         rdms = layers_as_rows(rdms)
     if rdms.n_rdm == 1:
-        return _Made(_figure_of(rdm.plot(rdms, **arguments)), notes)
+        return _Made(figure_of(rdm.plot(rdms, **arguments)), notes)
     return _Made(
         rdm_grid.plot(rdms, shared=options.shared, rows=options.rows, columns=options.columns, **arguments), notes
     )
@@ -160,7 +159,7 @@ def _mds(inputs: Sequence[str], options: FigureOptions) -> _Made:
         shape_by=options.shape_by,
         width=options.width,
     )
-    return _Made(_figure_of(ax), notes)
+    return _Made(figure_of(ax), notes)
 
 
 def _brains(rdms: RDMs, inputs: Sequence[str]) -> tuple[str, ...]:
@@ -176,7 +175,7 @@ def _stimulus_mds(inputs: Sequence[str], options: FigureOptions) -> _Made:
     rdms, thumbnails, category, notes, _ = read_inputs(inputs, options.inputs)
     colour_by = category or "category"
     ax = stimulus_mds.plot(rdms, thumbnails, metric=options.metric, colour_by=colour_by, width=options.width)
-    return _Made(_figure_of(ax), notes)
+    return _Made(figure_of(ax), notes)
 
 
 def _curves(inputs: Sequence[str], options: FigureOptions) -> _Made:
@@ -277,11 +276,6 @@ def _training(inputs: Sequence[str], options: FigureOptions) -> _Made:
         width=options.width,
     )
     return _Made(figure, notes)
-
-
-def _figure_of(ax: Axes) -> Figure:
-    figure: Any = ax.get_figure(root=True)
-    return figure  # type: ignore[no-any-return]
 
 
 class _Kind(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from brainrdl.analysis.figures.agreement import MEASURES
-from brainrdl.analysis.figures.style import Look, Width, check_width, looks, new_figure, print_style
+from brainrdl.analysis.figures.style import Look, Width, check_width, figure_of, looks, new_figure, print_style
 from brainrdl.analysis.figures.text import ENTRY, legend_columns
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def plot(
             _panel(ax, table, quantities[0], look)
             ax.set_xlabel("Epochs of training")
             ax.legend(handles=_legend(table, quantities, look))
-            return ax.get_figure(root=True)  # type: ignore[return-value]
+            return figure_of(ax)
         n_across = min(len(quantities), 2 if width == "single" else 4 if len(quantities) > 3 else 3)
         n_down = -(-len(quantities) // n_across)
         beside = width == "double" and n_across < 4

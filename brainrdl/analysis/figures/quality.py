@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from brainrdl.analysis.figures.rdm import arrange, draw_rdm, draw_sides, shade
+from brainrdl.analysis.figures.rdm import draw_rdm
+from brainrdl.analysis.figures.rdm_colours import shade
+from brainrdl.analysis.figures.rdm_sides import arrange, draw_sides
 from brainrdl.analysis.figures.style import MILLIMETRE, WIDTH, looks, new_figure, print_style
 
 if TYPE_CHECKING:

@@ -6,28 +6,11 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from brainrdl.analysis.figures.rdm import (
-    LINE,
-    SMALL,
-    STRIP,
-    STRIP_GAP,
-    TITLE,
-    Shades,
-    Sides,
-    add_bar,
-    add_key,
-    arrange,
-    bar_height,
-    check_drawable,
-    draw_rdm,
-    draw_sides,
-    key_height,
-    range_height,
-    shade,
-    titles,
-)
+from brainrdl.analysis.figures.rdm import check_drawable, draw_rdm, titles
+from brainrdl.analysis.figures.rdm_colours import Shades, add_bar, bar_height, range_height, shade
+from brainrdl.analysis.figures.rdm_sides import STRIP, STRIP_GAP, Sides, add_key, arrange, draw_sides, key_height
 from brainrdl.analysis.figures.style import MILLIMETRE, PAGE, WIDTHS, Width, check_width, new_figure, print_style
-from brainrdl.analysis.figures.text import fitted, text_width
+from brainrdl.analysis.figures.text import LINE, SMALL, TITLE, fitted, text_width
 from brainrdl.analysis.figures.thumbnails import side_within
 from brainrdl.rdms.selection import group_rdms, rdm_descriptor
 

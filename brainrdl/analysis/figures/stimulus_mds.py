@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from brainrdl.analysis.figures.labels import label_points, leave_out_overlapping
-from brainrdl.analysis.figures.rdm import Sides, arrange, check_single, settle
+from brainrdl.analysis.figures.rdm import check_single, settle
+from brainrdl.analysis.figures.rdm_sides import Sides, arrange
 from brainrdl.analysis.figures.style import MILLIMETRE, Width, check_width, looks, new_figure, print_style
 from brainrdl.analysis.figures.text import fitted, in_a_row, shortened
 from brainrdl.analysis.figures.thumbnails import SMALLEST, pictures_of, too_many

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from brainrdl.runs import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MILLIMETRE = 1 / 25.4
@@ -98,6 +99,16 @@ def new_figure(height: float, width: float | Width = WIDTH, padding: float = 0.0
     width = check_width(width) if isinstance(width, str) else width
     layout = ConstrainedLayoutEngine(w_pad=padding, h_pad=padding, wspace=0.0, hspace=0.0)
     return Figure(figsize=(width, height), layout=layout)
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that the axes stand in. Raises ValueError where they stand in none."""
+    from matplotlib.figure import Figure
+
+    figure = ax.get_figure(root=True)
+    if not isinstance(figure, Figure):
+        raise ValueError("these axes stand in no figure; make them with figure.subplots()")
+    return figure
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,11 @@ _SIGN, ENTRY = 0.5, 0.15
 # Lines of a legend, above which names are shortened so that more of them stand side by side.
 _MOST_LINES = 12
 
+# Points: titles; names of categories and ranges.
+TITLE, SMALL = 8.0, 5.5
+# Inches: a line of small text.
+LINE = 0.115
+
 
 def fitted(text: str, room: float, fontsize: float) -> tuple[str, float]:
     """The text and the size (points) in which its lines fit into `room` inches, shortened where none is legible."""

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from brainrdl.analysis.figures.labels import label_points, leave_out_overlapping
-from brainrdl.analysis.figures.rdm import SMALL
 from brainrdl.analysis.figures.second_order import REFERENCES, TARGET, distance_in_words, samples_in_words
 from brainrdl.analysis.figures.style import MILLIMETRE, PAGE, Look, Width, check_width, looks, new_figure, print_style
-from brainrdl.analysis.figures.text import ENTRY, fitted, legend_columns, text_width
+from brainrdl.analysis.figures.text import ENTRY, SMALL, fitted, legend_columns, text_width
 from brainrdl.analysis.scaling import multidimensional_scaling
 from brainrdl.analysis.second_order import second_order_distances, undefined_rdms
 

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 from scipy.spatial.distance import pdist
 
 from brainrdl.analysis.figures import curves
-from brainrdl.analysis.figures.style import TEACHER_COLOUR, WIDTH, looks, new_figure, print_style, save_figure
+from brainrdl.analysis.figures.style import (
+    TEACHER_COLOUR,
+    WIDTH,
+    figure_of,
+    looks,
+    new_figure,
+    print_style,
+    save_figure,
+)
 
 METHODS = ("baseline", "finetuning", "deep_supervision", "hints", "distillation", "rdl", "baseline_deformed")
 LAYERS = ("pool1", "pool2", "fc", "softmax")
@@ -86,3 +94,13 @@ def test_the_users_settings_neither_change_figures_nor_are_changed(tmp_path):
         styled = save_figure(curves.plot(histories), tmp_path / "styled", formats=["png"])[0].read_bytes()
         assert dict(matplotlib.rcParams) == before
     assert styled == plain
+
+
+def test_the_figure_of_axes_is_the_whole_one_and_axes_without_one_are_told():
+    figure = Figure()
+    part = figure.subfigures(1, 2)[1]
+    ax = part.subplots()
+    assert figure_of(ax) is figure
+    ax.remove()
+    with pytest.raises(ValueError, match="these axes stand in no figure"):
+        figure_of(ax)
