@@ -4,6 +4,7 @@ them anew, to be looked at again."""
 import os
 from pathlib import Path
 
+import matplotlib
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -17,9 +18,11 @@ from brainrdl.analysis.figures import layer_agreement as agreement
 from brainrdl.analysis.figures.style import print_style, save_figure
 
 BASELINES = Path(__file__).parent / "baselines"
-# Root mean square of the difference in grey levels (0 to 255): text drawn by another version of a font library stays
-# below it; a figure with other data, or a missing legend, does not (tested below).
+# Root mean square of the difference in grey levels (0 to 255); a figure of other data is above it (tested below).
 TOLERANCE = 6.0
+# Text has other widths before this matplotlib, and all that makes room for it lies some pixels elsewhere. With a newer
+# one that differs, the pictures are to be looked at and made anew.
+MADE_WITH = (3, 11)
 N_STIMULI, N_UNITS = 24, 10
 CATEGORIES = ("animals", "faces", "places", "tools")
 
@@ -108,6 +111,10 @@ def picture(kind, folder, seed=0):
     return folder / f"{kind}.png"
 
 
+@pytest.mark.skipif(
+    tuple(map(int, matplotlib.__version__.split(".")[:2])) < MADE_WITH,
+    reason=f"matplotlib {matplotlib.__version__} sets text otherwise than that of the baselines",
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_looks_as_it_did(kind, tmp_path):
     if os.environ.get("BRAINRDL_BASELINES") == "write":
