@@ -13,7 +13,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from brainrdl.dissimilarity import pair_dissimilarities
     from brainrdl.layers import record_layers
-    from brainrdl.objectives import DeepSupervision, Distillation, Hints, RDLObjective
+    from brainrdl.objectives import (
+        DeepSupervision,
+        Distillation,
+        Hints,
+        LinearCKA,
+        RDLObjective,
+        RelationalDistillation,
+        SimilarityPreserving,
+    )
     from brainrdl.objectives.base import Stage
     from brainrdl.pairs import Pairs, sample_pairs
     from brainrdl.schedule import constant, lee_decay, linear_decay, warm_up
@@ -35,12 +43,15 @@ __all__ = [
     "DeepSupervision",
     "Distillation",
     "Hints",
+    "LinearCKA",
     "MeasuredPatterns",
     "MeasuredRDMs",
     "NetworkTeacher",
     "Pairs",
     "PatternTable",
     "RDLObjective",
+    "RelationalDistillation",
+    "SimilarityPreserving",
     "Stage",
     "Stimuli",
     "Targets",
@@ -63,12 +74,15 @@ _MODULES = {
     "DeepSupervision": "brainrdl.objectives",
     "Distillation": "brainrdl.objectives",
     "Hints": "brainrdl.objectives",
+    "LinearCKA": "brainrdl.objectives",
     "MeasuredPatterns": "brainrdl.sources",
     "MeasuredRDMs": "brainrdl.sources",
     "NetworkTeacher": "brainrdl.sources",
     "Pairs": "brainrdl.pairs",
     "PatternTable": "brainrdl.sources",
     "RDLObjective": "brainrdl.objectives",
+    "RelationalDistillation": "brainrdl.objectives",
+    "SimilarityPreserving": "brainrdl.objectives",
     "Stage": "brainrdl.objectives.base",
     "Stimuli": "brainrdl.stimuli",
     "Targets": "brainrdl.stimuli",

@@ -156,6 +156,28 @@ def undefined_pairs(transformed: Transformed, pairs: Pairs) -> Tensor | None:
     return None if undefined is None else undefined[pairs.i] | undefined[pairs.j]
 
 
+def inner_products(patterns: Tensor) -> Tensor:
+    """X Xᵀ, (n_stimuli, n_stimuli), of patterns (n_stimuli, n_units); in their precision, also under autocast."""
+    return torch.as_tensor(_InnerProducts.apply(patterns))
+
+
+class _InnerProducts(torch.autograd.Function):
+    """X Xᵀ, whose backward, (G + Gᵀ) X, is safe from autocast and reduced precision too."""
+
+    @staticmethod
+    def forward(ctx: Any, patterns: Tensor) -> Tensor:
+        ctx.save_for_backward(patterns)
+        with _full_precision(patterns):
+            return patterns @ patterns.T
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (patterns,) = ctx.saved_tensors
+        with _full_precision(patterns):
+            return torch.as_tensor((gradient + gradient.T) @ patterns)
+
+
 class _SquaredDistances(torch.autograd.Function):
     """||x_i - x_j||² at pairs, from the Gram matrix or by differences, whichever is cheaper.
 

@@ -8,7 +8,7 @@ from rsatoolbox.rdm import calc_rdm
 from scipy.spatial.distance import pdist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brainrdl.dissimilarity import DISSIMILARITIES, pair_dissimilarities, precision_factor
+from brainrdl.dissimilarity import DISSIMILARITIES, inner_products, pair_dissimilarities, precision_factor
 from brainrdl.pairs import Pairs, all_pairs, sample_pairs
 
 NAMES = tuple(DISSIMILARITIES)
@@ -240,6 +240,19 @@ def test_autocast_changes_nothing(name, problem):
     assert values.dtype == torch.float32
     assert torch.equal(values, expected)
     assert torch.equal(inside.grad, outside.grad)
+
+
+def test_inner_products():
+    exact = draw_patterns(7, 5, torch.float64).requires_grad_()
+    assert torch.equal(inner_products(exact), exact @ exact.T)
+    assert torch.autograd.gradcheck(inner_products, exact)
+    patterns = exact.detach().float().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        products = inner_products(patterns)
+        products.square().sum().backward()
+    assert products.dtype == torch.float32
+    assert torch.equal(products, patterns @ patterns.T)
+    torch.testing.assert_close(patterns.grad, 4 * products.detach() @ patterns.detach())
 
 
 def matmul_settings():

@@ -12,6 +12,7 @@ class BaselineSettings(MethodSettings):
     """Training on the task without any auxiliary term."""
 
     needs_teacher: ClassVar[bool] = False
+    asks_teacher: ClassVar[bool] = False
     method: Literal["baseline"] = "baseline"
 
     def stages(self, context: MethodContext) -> list[Stage]:

@@ -64,6 +64,7 @@ class DeepSupervisionSettings(AlphaSettings):
     """
 
     needs_teacher: ClassVar[bool] = False
+    asks_teacher: ClassVar[bool] = False
     method: Literal["deep_supervision"] = "deep_supervision"
     layers: list[str] | dict[str, float] = Field(min_length=1)
     decay: Literal["linear", "lee", "constant"] = "lee"

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from brainrdl.layers import as_patterns
 from brainrdl.objectives.base import Stage, at_least_float32
+from brainrdl.objectives.mapped import check_mapping
 from brainrdl.objectives.method import MethodContext, MethodSettings
 from brainrdl.randomness import Draw
 from brainrdl.sources.network import NetworkTeacher
@@ -32,16 +33,8 @@ class Hints(nn.Module):
 
     def __init__(self, teacher: NetworkTeacher, layers: Mapping[str, str]) -> None:
         super().__init__()
-        if not layers:
-            raise ValueError("hints: map at least one student layer to a teacher layer")
-        for layer, name in layers.items():
-            if name not in teacher.names:
-                raise ValueError(
-                    f"student layer '{layer}' is mapped to '{name}', which the teacher does not record; "
-                    f"it has: {', '.join(teacher.names)}"
-                )
         self.teacher = teacher
-        self.mapping = dict(layers)
+        self.mapping = check_mapping("hints", layers, teacher)
         self.layers = tuple(self.mapping)
         self.regressors = nn.ModuleList()
 

@@ -43,15 +43,18 @@ class MethodSettings(BaseModel):
     """What an experiment file can say of any method.
 
     method: which method; left out, the label says it. data: "train", or "deformed" for training on the teacher's
-    deformed images (a control). training: settings of the experiment's `training` that are different for this method.
+    deformed images (a control). n_train: with so many of the training images, those of the split with `data.train` as
+    large; null = all of them. training: settings of the experiment's `training` that are different for this method.
     student: settings of the experiment's `student` that are different for this method.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     needs_teacher: ClassVar[bool] = True
+    asks_teacher: ClassVar[bool] = True  # about images, as against its weights alone
 
     method: str
     data: Literal["train", "deformed"] = "train"
+    n_train: int | None = Field(None, ge=1)
     training: dict[str, Any] = Field(default_factory=dict)
     student: dict[str, Any] = Field(default_factory=dict)
 

@@ -9,12 +9,15 @@ from pydantic import Field, model_validator
 
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.baseline import BaselineSettings
+from brainrdl.objectives.cka import LinearCKASettings
 from brainrdl.objectives.deep_supervision import DeepSupervisionSettings
 from brainrdl.objectives.distillation import DistillationSettings
 from brainrdl.objectives.finetuning import FinetuningSettings
 from brainrdl.objectives.hints import HintsSettings
 from brainrdl.objectives.method import MethodContext, MethodSettings
 from brainrdl.objectives.rdl import RDLSettings
+from brainrdl.objectives.rkd import RelationalDistillationSettings
+from brainrdl.objectives.similarity_preserving import SimilarityPreservingSettings
 
 Part = Annotated[
     BaselineSettings
@@ -22,6 +25,9 @@ Part = Annotated[
     | DeepSupervisionSettings
     | HintsSettings
     | DistillationSettings
+    | RelationalDistillationSettings
+    | SimilarityPreservingSettings
+    | LinearCKASettings
     | RDLSettings,
     Field(discriminator="method"),
 ]
@@ -74,6 +80,9 @@ METHODS: dict[str, type[MethodSettings]] = {
     "deep_supervision": DeepSupervisionSettings,
     "hints": HintsSettings,
     "distillation": DistillationSettings,
+    "rkd": RelationalDistillationSettings,
+    "similarity_preserving": SimilarityPreservingSettings,
+    "cka": LinearCKASettings,
     "rdl": RDLSettings,
     "combined": CombinedSettings,
 }

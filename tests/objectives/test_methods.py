@@ -3,7 +3,16 @@
 import pytest
 from pydantic import ValidationError
 
-from brainrdl.objectives import DeepSupervision, Distillation, Hints, RDLObjective, adamw
+from brainrdl.objectives import (
+    DeepSupervision,
+    Distillation,
+    Hints,
+    LinearCKA,
+    RDLObjective,
+    RelationalDistillation,
+    SimilarityPreserving,
+    adamw,
+)
 from brainrdl.objectives.method import MethodContext
 from brainrdl.objectives.methods import METHODS
 from brainrdl.schedule import halving
@@ -89,22 +98,55 @@ def test_distillation(stages_of):
     assert stage.alphas[0](5, 6) == 0.7
 
 
+def test_rkd(stages_of):
+    (stage,), _ = stages_of("rkd", layers={"high": "high"}, alpha=3.0)
+    (objective,) = stage.objectives
+    assert isinstance(objective, RelationalDistillation)
+    assert objective.weights == {"distance": 1.0, "angle": 2.0}  # the paper's
+    assert stage.alphas[0](5, 6) == 3.0
+    (stage,), _ = stages_of("rkd", layers={"high": "high"}, distance=25.0, angle=0.0)
+    assert stage.objectives[0].weights == {"distance": 25.0, "angle": 0.0}
+
+
+def test_similarity_preserving(stages_of):
+    (stage,), _ = stages_of("similarity_preserving", layers={"high": "low"}, alpha=3000, decay="linear")
+    assert isinstance(stage.objectives[0], SimilarityPreserving)
+    assert stage.objectives[0].mapping == {"high": "low"}
+    assert stage.alphas[0](3, 6) == 1500
+
+
+@pytest.mark.parametrize("unbiased", [None, True])
+def test_cka(stages_of, unbiased):
+    (stage,), _ = stages_of("cka", layers={"high": "high"}, **({} if unbiased is None else {"unbiased": unbiased}))
+    assert isinstance(stage.objectives[0], LinearCKA)
+    assert stage.objectives[0].unbiased is bool(unbiased)
+    assert (stage.task_weight, stage.alphas[0](5, 6)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("method", ["rkd", "similarity_preserving", "cka"])
+def test_a_method_that_maps_layers_says_which(method):
+    settings = METHODS[method].model_validate({"layers": {"high": "low", "low": "high"}})
+    assert settings.student_layers() == ("high", "low")
+    assert settings.teacher_layers() == ("low", "high")
+
+
 def test_combined(stages_of):
     parts = [
         {"method": "hints", "layers": {"low": "low"}, "hint_epochs": 2},
         {"method": "rdl", "layers": {"high": "high"}, "alpha": 4.0},
         {"method": "distillation", "alpha": 0.5},
+        {"method": "rkd", "layers": {"high": "high"}, "alpha": 0.25},
         {"method": "finetuning"},
     ]
     (first, main), _ = stages_of("combined", parts=parts)
     assert first.name == "hints"
     assert first.initial_weights is not None, "what is trained first starts from the teacher's weights"
     assert main.initial_weights is None, "and the teacher's weights do not undo it"
-    assert [type(objective) for objective in main.objectives] == [RDLObjective, Distillation]
-    assert [alpha(3, 6) for alpha in main.alphas] == [2.0, 0.5]
+    assert [type(objective) for objective in main.objectives] == [RDLObjective, Distillation, RelationalDistillation]
+    assert [alpha(3, 6) for alpha in main.alphas] == [2.0, 0.5, 0.25]
     settings = METHODS["combined"].model_validate({"parts": parts})
-    assert settings.student_layers() == ("low", "high")
-    assert settings.teacher_layers() == ("low", "high")
+    assert settings.student_layers() == ("low", "high", "high")
+    assert settings.teacher_layers() == ("low", "high", "high")
 
 
 @pytest.mark.parametrize("key", ["data", "training", "student"])
@@ -131,6 +173,11 @@ def test_a_part_has_no_training_of_its_own(stages_of, key):
         ),
         ("hints", {"layers": {"a": "b"}, "hint_epochs": 0}, "greater than or equal to 1"),
         ("distillation", {"temperature": 0}, "greater than 0"),
+        ("rkd", {"layers": {"a": "b"}, "angle": -1}, "greater than or equal to 0"),
+        ("rkd", {"layers": {"a": "b"}, "distance": float("inf")}, "finite"),
+        ("rkd", {"layers": {"a": "b"}, "distance": 0, "angle": 0}, "are both 0; give one of them"),
+        ("similarity_preserving", {"layers": {}}, "at least 1 item"),
+        ("cka", {"layers": {"a": {"b": 1.0}}}, "valid string"),
         ("combined", {"parts": [{"method": "baseline"}]}, "at least 2 items"),
         ("combined", {"parts": [{"method": "rld"}, {"method": "baseline"}]}, "'rld' found using 'method'"),
     ],
