@@ -67,17 +67,34 @@ def demo(context: typer.Context, out: Out = None) -> None:
 @app.command()
 def run(
     context: typer.Context,
-    experiment: Annotated[str, typer.Argument(help="An experiment file, or a built-in one: digits, mnist, it92.")],
+    experiment: Annotated[
+        str, typer.Argument(help="An experiment file, or a built-in one: digits, mnist, cifar100 (for a GPU), it92.")
+    ],
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted run left.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Devices (or CPU processes) that share each batch.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines that share each batch.")] = 1,
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trainings at the same time, each with the result it has alone; default: of a task on the CPU as many "
+            "as it has cores (at most 8), else 1.",
+        ),
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Instead of the file's, such as 0,1,2.")] = None,
     methods: Annotated[str | None, typer.Option(help="Only these of the file, such as baseline,rdl.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key.path=value.")] = None,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Instead, search the settings under the file's search by validation error; default folder: "
+            "runs/NAME-search.",
+        ),
+    ] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Allow networks package.module:callable.")] = False,
 ) -> None:
     """Run an experiment: its teacher, then every method with every seed; finished parts are not run again."""
@@ -96,7 +113,10 @@ def run(
             nodes=nodes,
             allow_code=allow_code,
         )
-        _run(loaded, out, options)
+        if search:
+            _search(loaded, out, options)
+        else:
+            _run(loaded, out, options)
 
 
 @app.command()
@@ -441,6 +461,12 @@ def _run(experiment: Experiment | BrainExperiment, out: Path | None, options: Ru
     if chief:
         write_report(folder)
         _tell_results(folder)
+
+
+def _search(experiment: Experiment | BrainExperiment, out: Path | None, options: RunOptions) -> None:
+    from brainrdl.experiment import search_settings
+
+    search_settings(experiment, out or Path("runs") / f"{experiment.name}-search", options)
 
 
 def _words(text: str | None) -> list[str]:

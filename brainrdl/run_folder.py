@@ -192,8 +192,9 @@ def environment(device: torch.device, n_processes: int) -> dict[str, Any]:
 
 
 def _comparable(settings: dict[str, Any], labels: set[str]) -> dict[str, Any]:
-    """An experiment without what extends it: seeds, and methods that only one of two has."""
-    same = {key: value for key, value in settings.items() if key not in ("seeds", "methods")}
+    """An experiment without what extends it (seeds, and methods that only one of two has) or changes no training."""
+    apart = ("seeds", "methods", "published", "search")
+    same = {key: value for key, value in settings.items() if key not in apart}
     return {**same, "methods": {label: settings["methods"][label] for label in sorted(labels)}}
 
 

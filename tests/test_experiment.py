@@ -60,7 +60,9 @@ def write(folder: Path, changes: dict | None = None, **top) -> Path:
 
 
 def call(*words: str | Path):
-    return CliRunner().invoke(app, [str(word) for word in words])
+    """The command in this process; other processes would each take seconds to start."""
+    alone = ("--jobs", "1") if words[0] == "run" and "--jobs" not in words else ()
+    return CliRunner().invoke(app, [str(word) for word in (*words, *alone)])
 
 
 @pytest.fixture(scope="module")
@@ -179,15 +181,71 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_two_jobs_give_what_one_gives(finished, tmp_path):
-    # Threads are one in the tests, so that both ways compute in the same order.
-    out = tmp_path / "jobs"
-    words = [sys.executable, "-m", "brainrdl.cli", "run", str(write(tmp_path)), "--out", str(out), "--jobs", "2"]
-    done = subprocess.run([*words, "--accelerator", "cpu", "--methods", "rdl"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for seed in (0, 1):
-        first, second = (folder / "rdl" / f"seed-{seed}" / "history.csv" for folder in (finished, out))
-        pd.testing.assert_frame_equal(pd.read_csv(first), pd.read_csv(second), rtol=1e-5)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_jobs_give_to_the_bit_what_parts_alone_give(tmp_path, threads):
+    file = write(tmp_path, {"training.threads": threads, "teacher.training.threads": threads})
+    words = (sys.executable, "-m", "brainrdl.cli", "run", str(file), "--accelerator", "cpu", "--methods", "rdl,hints")
+    together = subprocess.run([*words, "--out", str(tmp_path / "jobs")], capture_output=True, text=True)
+    assert together.returncode == 0, together.stderr
+    alone = ("--jobs", "1", "--seeds", "1", "--out", str(tmp_path / "alone"))
+    assert subprocess.run([*words, *alone], capture_output=True, text=True).returncode == 0
+    for label in ("rdl", "hints"):
+        for name in ("history.csv", "predictions.csv", "weights.safetensors"):
+            first, second = (tmp_path / run / label / "seed-1" / name for run in ("jobs", "alone"))
+            assert first.read_bytes() == second.read_bytes(), (label, name)
+    assert not list(tmp_path.rglob("patterns"))
+
+
+def test_threads_are_those_of_the_settings_and_put_back(tmp_path, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    method = task._Run.run_method
+
+    def look(self, part, title, show=True):
+        seen.append((part.label, torch.get_num_threads()))
+        return method(self, part, title, show)
+
+    monkeypatch.setattr(task._Run, "run_method", look)
+    changes = {"training.threads": 2, "methods.rdl.training": {"threads": 1}, "training.epochs": 1}
+    result = call("run", write(tmp_path, changes, seeds=[0]), "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    assert seen == [("baseline", 2), ("hints", 2), ("rdl", 1)] and torch.get_num_threads() == before
+
+
+def test_as_many_jobs_as_cores_unless_told_otherwise(tmp_path, monkeypatch):
+    experiment = load_experiment(str(write(tmp_path, {"training.threads": 2})))
+    for cores, given, n in [(1, None, 1), (5, None, 2), (64, None, 8), (64, 3, 3)]:
+        monkeypatch.setattr(task, "n_cores", lambda cores=cores: cores)
+        run = task._Run(experiment, tmp_path / "run", RunOptions(jobs=given, accelerator="cpu"))
+        assert run.jobs([part for part in run._parts() if part.label == "rdl"]) == n
+
+
+def test_fewer_training_images_are_a_part_of_all_and_the_rest_stays(tmp_path):
+    methods = {"baseline": None, "few": {"method": "rdl", "n_train": 60, "layers": {"fc": "fc"}, "pairs": 100}}
+    experiment = load_experiment(str(write(tmp_path, methods=methods)))
+    images = task.TaskData(experiment)
+    few, every = images.of_method("few"), images.of_method("baseline")
+    assert len(few.train.ids) == 60 and set(few.train.ids) < set(every.train.ids)
+    assert few.validation.ids == every.validation.ids and few.test.ids == every.test.ids
+    result = call("run", write(tmp_path, methods=methods, seeds=[0]), "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    timing = pd.read_csv(tmp_path / "run" / "few" / "seed-0" / "timing.csv")
+    assert len(timing) == 3
+    result = call("run", write(tmp_path, methods={"few": {**methods["few"], "n_train": 101}}), "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    assert "methods.few.n_train: 101 images are asked for, data.train has 100" in result.output
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_teacher_looks_at_each_training_image_once_a_run(tmp_path, monkeypatch):
+    """With its patterns kept the same is learned as with the teacher asked at every step."""
+    file = write(tmp_path, methods={"rdl": SMALL["methods"]["rdl"], "kd": {"method": "distillation"}})
+    result = call("run", file, "--out", tmp_path / "kept", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    monkeypatch.setattr(task._Run, "keep_patterns", lambda self, todo: None)
+    assert call("run", file, "--out", tmp_path / "asked", "--accelerator", "cpu").exit_code == 0
+    for label in ("rdl", "kd"):
+        kept, asked = (pd.read_csv(tmp_path / run / label / "seed-0" / "history.csv") for run in ("kept", "asked"))
+        pd.testing.assert_frame_equal(kept, asked, rtol=1e-4)
 
 
 def test_ctrl_c_stops_after_saving_and_the_run_can_go_on(tmp_path):
@@ -350,6 +408,9 @@ def test_combined_methods_and_deformed_training(tmp_path):
                     {"method": "distillation", "alpha": 0.5},
                 ],
             },
+            "rkd": {"layers": {"fc": "fc"}, "alpha": 0.1},
+            "similarity_preserving": {"layers": {"pool2": "pool2"}, "alpha": 30.0},
+            "cka": {"layers": {"pool2": "pool2", "fc": "fc"}, "unbiased": True, "decay": "linear"},
             "deformed": {"method": "baseline", "data": "deformed", "training": {"epochs": 1}},
         },
         seeds=[0],
@@ -358,6 +419,14 @@ def test_combined_methods_and_deformed_training(tmp_path):
     assert result.exit_code == 0, result.output
     history = pd.read_csv(tmp_path / "run" / "both" / "seed-0" / "history.csv")
     assert {"rdl/fc", "distillation/output", "alpha/rdl", "alpha/distillation"} <= set(history.columns)
+    for method, terms in {
+        "rkd": ["rkd/fc/distance", "rkd/fc/angle"],
+        "similarity_preserving": ["similarity_preserving/pool2"],
+        "cka": ["cka/pool2", "cka/fc"],
+    }.items():
+        history = pd.read_csv(tmp_path / "run" / method / "seed-0" / "history.csv")
+        assert len(history) == 3 and (history[terms] > 0).all(axis=None)
+    assert history["alpha"].tolist() == pytest.approx([1, 2 / 3, 1 / 3])
     assert len(pd.read_csv(tmp_path / "run" / "deformed" / "seed-0" / "history.csv")) == 1
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from brainrdl.experiment.brain import describe_brain_experiment, run_brain_experiment
 from brainrdl.experiment.common import RunOptions
+from brainrdl.experiment.search import run_search
 from brainrdl.experiment.task import describe_task_experiment, run_task_experiment
 from brainrdl.experiment_file import BrainExperiment, Experiment
 
-__all__ = ["RunOptions", "describe_experiment", "run_experiment"]
+__all__ = ["RunOptions", "describe_experiment", "run_experiment", "search_settings"]
 
 
 def run_experiment(experiment: Experiment | BrainExperiment, out: Path, options: RunOptions | None = None) -> bool:
@@ -28,3 +29,13 @@ def describe_experiment(experiment: Experiment | BrainExperiment, allow_code: bo
     if isinstance(experiment, BrainExperiment):
         return describe_brain_experiment(experiment, allow_code)
     return describe_task_experiment(experiment, allow_code)
+
+
+def search_settings(experiment: Experiment | BrainExperiment, out: Path, options: RunOptions | None = None) -> bool:
+    """Search the settings that the experiment's `search` says; as `brainrdl.experiment.search.run_search`.
+
+    Raises ValueError for an experiment with brain data, whose settings are chosen within its folds (`choose`).
+    """
+    if isinstance(experiment, BrainExperiment):
+        raise ValueError("--search is for experiments with a task; with brain data, settings are chosen by 'choose'")
+    return run_search(experiment, out, options)

@@ -16,6 +16,7 @@ from brainrdl.data.thumbnails import make_thumbnails, save_thumbnails
 from brainrdl.experiment.brain_data import BrainData, BrainFold, averaged, rows_of
 from brainrdl.experiment.choosing import Chosen, choose
 from brainrdl.experiment.common import PartRunner, RunOptions, build_seeded, save_weights, say, try_network, unfinished
+from brainrdl.experiment_file import TrainingSettings
 from brainrdl.experiment_file.brain import BrainExperiment, BrainMethod, StudentSettings
 from brainrdl.layers import check_layers
 from brainrdl.models import predict
@@ -148,6 +149,10 @@ class _BrainRun(PartRunner):
 
     # -- the parts -------------------------------------------------------------------------------------------------
 
+    def training_of(self, part: Part) -> TrainingSettings:
+        """The method's settings over the student's over the experiment's."""
+        return self.experiment.training_of(part.label, self._of(part)[0])
+
     def run_method(self, part: Part, title: str, show: bool = True) -> str:
         """Choose, train and look at one network; write its folder; what to say of it."""
         name, fold = self._of(part)
@@ -263,6 +268,8 @@ class _BrainRun(PartRunner):
             clip=training.clip,
             checkpoint=checkpoint,
             compile=training.compile,
+            channels_last=training.channels_last,
+            tf32=training.tf32,
             fabric=self.fabric,
             progress=progress,
         )

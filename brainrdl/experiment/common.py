@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from brainrdl.models import Preprocessing, build_network
 from brainrdl.randomness import Draw, torch_seeded
 from brainrdl.run_folder import Part
 from brainrdl.runs import write_bytes
-from brainrdl.training.devices import make_fabric
+from brainrdl.training.devices import make_fabric, torch_threads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,18 +27,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How, not what, is run: nothing here changes a result.
+    """How, not what, is run: but for `search`, nothing here changes a result.
 
-    resume: go on with unfinished parts. jobs: parts run at the same time, each in a process of its own.
+    resume: go on with unfinished parts. jobs: parts run at the same time, each in a process of its own, with the
+    result it has alone; None = one, or of a task on the CPU as many as there are cores for, at most 8.
     accelerator, devices, nodes: as in Lightning Fabric. allow_code: networks may be "package.module:callable".
+    search: the parts are trials, which must not see test images.
     """
 
     resume: bool = False
-    jobs: int = 1
+    jobs: int | None = None
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
     allow_code: bool = False
+    search: bool = False
 
 
 class PartRunner:
@@ -62,13 +66,27 @@ class PartRunner:
         """Run one part; what to say of it."""
         raise TypeError(f"{type(self).__name__} does not say how a part is run")
 
+    def training_of(self, part: Part) -> TrainingSettings:
+        """How a part is trained."""
+        raise TypeError(f"{type(self).__name__} does not say how a part is trained")
+
+    def run_part(self, part: Part, title: str, show: bool = True) -> str:
+        """As `run_method`, with the part's own number of threads."""
+        with torch_threads(self.training_of(part).threads):
+            return self.run_method(part, title, show)
+
+    def jobs(self, todo: list[Part]) -> int:
+        """How many of the parts are run at the same time."""
+        return self.options.jobs or 1
+
     def run_parts(self, todo: list[Part]) -> None:
         """Run the parts, one after the other or several at a time, and say what came of each."""
-        if self.options.jobs > 1 and len(todo) > 1:
-            results = in_processes(type(self), self._arguments, todo, self.options.jobs)
+        jobs = self.jobs(todo)
+        if jobs > 1 and len(todo) > 1:
+            results = in_processes(type(self), self._arguments, todo, jobs)
         else:
             results = (
-                (part, self.run_method(part, f"[{position + 1}/{len(todo)}] {part.name}"))
+                (part, self.run_part(part, f"[{position + 1}/{len(todo)}] {part.name}"))
                 for position, part in enumerate(todo)
             )
         for position, (part, result) in enumerate(results):
@@ -132,3 +150,8 @@ def check_batch(training: TrainingSettings, n_images: int, what: str) -> None:
 def say(text: str) -> None:
     """Tell the user one line."""
     Console(file=sys.stdout, soft_wrap=True, highlight=False).print(text)
+
+
+def n_cores() -> int:
+    """How many of the processor's cores this process may use, which a cluster can limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

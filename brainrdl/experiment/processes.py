@@ -16,7 +16,7 @@ from brainrdl.run_folder import Part
 class Runner(Protocol):
     """A run that can be made anew in another process."""
 
-    def run_method(self, part: Part, title: str, show: bool = True) -> str:
+    def run_part(self, part: Part, title: str, show: bool = True) -> str:
         """Run one part; what to say of it."""
         ...
 
@@ -24,13 +24,12 @@ class Runner(Protocol):
 def in_processes(
     make: Callable[..., Runner], arguments: tuple[Any, ...], parts: list[Part], jobs: int
 ) -> Iterator[tuple[Part, str]]:
-    """Each part with what its run says, as they are done; each process has its share of the processor's cores.
+    """Each part with what its run says, as they are done.
 
     make, arguments: how a process makes its run; once, so that data and teachers are loaded once for all its parts.
     """
     jobs = min(jobs, len(parts))
-    threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_process, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_process) as pool:
         waiting = {pool.submit(_run_one, make, arguments, part): part for part in parts}
         try:
             for done in as_completed(waiting):
@@ -42,8 +41,8 @@ def in_processes(
             raise
 
 
-def _start_process(threads: int) -> None:
-    torch.set_num_threads(threads)
+def _start_process() -> None:
+    torch.set_num_threads(1)  # each training says how many it has
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
 
 
@@ -53,4 +52,4 @@ _RUNS: list[Runner] = []
 def _run_one(make: Callable[..., Runner], arguments: tuple[Any, ...], part: Part) -> str:
     if not _RUNS:
         _RUNS.append(make(*arguments))
-    return _RUNS[0].run_method(part, part.name, show=False)
+    return _RUNS[0].run_part(part, part.name, show=False)

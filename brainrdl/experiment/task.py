@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
 from rich.console import Console
 from torch import nn
 
 from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
-from brainrdl.data import DataSplits, deformed, first_of_each_class, horizontal_flips, load_data
+from brainrdl.data import DataSplits, horizontal_flips
 from brainrdl.data.thumbnails import make_thumbnails, save_thumbnails
 from brainrdl.experiment.common import (
     PartRunner,
@@ -23,14 +21,18 @@ from brainrdl.experiment.common import (
     build_seeded,
     check_batch,
     make_preprocessing,
+    n_cores,
     save_weights,
     say,
     try_network,
     unfinished,
 )
-from brainrdl.experiment_file import DeformedSettings, Experiment, NetworkSettings, TrainingSettings
+from brainrdl.experiment.task_data import TaskData
+from brainrdl.experiment.teacher_patterns import keep_patterns, kept_patterns, remove_patterns
+from brainrdl.experiment_file import Experiment, NetworkSettings, TrainingSettings
 from brainrdl.layers import check_layers
 from brainrdl.models import Preprocessing, predict
+from brainrdl.models.inference import on_device
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.method import MethodContext
 from brainrdl.run_folder import (
@@ -46,8 +48,10 @@ from brainrdl.run_folder import (
 )
 from brainrdl.runs import write_json, write_text
 from brainrdl.settings import dump_yaml
+from brainrdl.sources.cache import PatternCache
 from brainrdl.sources.network import NetworkTeacher
-from brainrdl.stimuli import Stimuli, StoredStimuli, in_batches, read_stimuli
+from brainrdl.stimuli import Stimuli, StoredStimuli
+from brainrdl.training.devices import torch_threads
 from brainrdl.training.progress import show_progress
 from brainrdl.training.trainer import Trainer
 
@@ -63,8 +67,15 @@ def run_task_experiment(experiment: Experiment, out: Path, options: RunOptions |
     todo = unfinished(parts)
     run.fabric.barrier()
     if todo and todo[0].label == "teacher":
-        run.run_teacher(todo.pop(0))
-    run.run_parts(todo)
+        teacher = todo.pop(0)
+        with torch_threads(run.training_of(teacher).threads):
+            run.run_teacher(teacher)
+    try:
+        run.keep_patterns(todo)
+        run.run_parts(todo)
+    finally:
+        if run.writes:
+            remove_patterns(run.patterns)
     return run.writes
 
 
@@ -74,21 +85,8 @@ class _Run(PartRunner):
     def __init__(self, experiment: Experiment, out: Path, options: RunOptions) -> None:
         super().__init__(experiment, out, options)
         self.experiment = experiment
-
-    @cached_property
-    def data(self) -> DataSplits:
-        return load_data(self.experiment.data)
-
-    @cached_property
-    def teacher_data(self) -> DataSplits:
-        """What the teacher learns from, and is tested on."""
-        teacher = self.experiment.teacher
-        assert teacher is not None
-        if teacher.data is not None:
-            return load_data(teacher.data)
-        if teacher.deformed is not None:
-            return _deformed_splits(self.data, teacher.deformed)
-        return self.data
+        self.images = TaskData(experiment, for_search=options.search)
+        self.patterns = out / "teacher" / "patterns"
 
     @cached_property
     def teacher_network(self) -> nn.Module:
@@ -98,14 +96,23 @@ class _Run(PartRunner):
         weights = teacher.weights or str(self.out / "teacher" / "weights.safetensors")
         return self.build(teacher.model_copy(update={"weights": weights}), teacher.seed)
 
-    @cached_property
-    def figure_stimuli(self) -> Stimuli:
-        """The first `n_per_class` test images of each class, sorted by class."""
-        return first_of_each_class(self.data, self.experiment.analysis.n_per_class, "analysis.n_per_class")
-
     def build(self, settings: NetworkSettings, seed: int) -> nn.Module:
         """A network with the initial weights of `seed`, or those of its file."""
         return build_seeded(settings, seed, self.options.allow_code)
+
+    def training_of(self, part: Part) -> TrainingSettings:
+        """Of the teacher, or of a method."""
+        teacher = self.experiment.teacher
+        if part.label != "teacher":
+            return self.experiment.training_of(part.label)
+        return (teacher.training if teacher else None) or self.experiment.training
+
+    def jobs(self, todo: list[Part]) -> int:
+        """On the CPU as many as it has cores for, at most 8, unless the user says how many."""
+        if self.options.jobs is not None or self.fabric.device.type != "cpu" or self.fabric.world_size > 1:
+            return self.options.jobs or 1
+        threads = max((self.training_of(part).threads for part in todo), default=1)
+        return max(1, min(8, n_cores() // threads))
 
     # -- before anything is written ------------------------------------------------------------------------
 
@@ -113,15 +120,15 @@ class _Run(PartRunner):
         """Raise ValueError where networks, layers or images do not go together."""
         experiment = self.experiment
         analysis = experiment.analysis
-        images = _first_images(self.data)
+        images = self.images.first_images()
         teacher = None if experiment.teacher is None else self.build(experiment.teacher, 0)
         if teacher is not None and experiment.teacher is not None:
             if analysis.teacher_layers is not None:
                 check_layers(teacher, analysis.teacher_layers, "teacher (analysis.teacher_layers)")
-            shown = images if experiment.teacher.data is None else _first_images(self.teacher_data)
+            shown = self.images.first_images(of_teacher=experiment.teacher.data is not None)
             for these in (shown, images):
                 try_network(teacher, experiment.teacher, these, "teacher")
-        n_classes = len(self.data.class_names)
+        n_classes = len(self.images.splits.class_names)
         for label, method in experiment.methods.items():
             settings = experiment.student_of(label)
             student = self.build(settings, 0)
@@ -136,12 +143,14 @@ class _Run(PartRunner):
                     "classes, so (2, n_classes) is needed: set student.arguments"
                 )
             if method.data == "train":
-                check_batch(experiment.training_of(label), len(self.data.train.ids), f"methods.{label}")
+                check_batch(
+                    experiment.training_of(label), len(self.images.of_method(label).train.ids), f"methods.{label}"
+                )
         if experiment.teacher is not None and experiment.teacher.training is not None:
             deformed_images = experiment.teacher.deformed
-            n_images = deformed_images.train if deformed_images else len(self.teacher_data.train.ids)
+            n_images = deformed_images.train if deformed_images else len(self.images.of_teacher.train.ids)
             check_batch(experiment.teacher.training, n_images, "teacher")
-        _ = self.figure_stimuli
+        _ = self.images.figure_stimuli
 
     def open_folder(self) -> list[Part]:
         """Compare the folder with the experiment; write the experiment file; the parts, finished ones marked."""
@@ -154,12 +163,12 @@ class _Run(PartRunner):
             if not references.exists():
                 save_rdms(self._reference_rdms(), references)
             if not (self.out / THUMBNAILS).exists():
-                save_thumbnails(make_thumbnails(self.figure_stimuli), self.out / THUMBNAILS)
+                save_thumbnails(make_thumbnails(self.images.figure_stimuli), self.out / THUMBNAILS)
         return parts
 
     def _parts(self) -> Iterator[Part]:
         experiment = self.experiment
-        data = _data_settings(experiment, self.data)
+        data = self.images.fingerprint()
         teacher = None
         if experiment.teacher is not None:
             settings = experiment.teacher.model_dump(mode="json")
@@ -182,9 +191,9 @@ class _Run(PartRunner):
                 yield Part(label, seed, self.out / label / f"seed-{seed}", {**settings, "seed": seed})
 
     def _reference_rdms(self) -> RDMs:
-        names = self.data.class_names
-        pixels = pixel_rdm(self.figure_stimuli, self.experiment.analysis.dissimilarity, names)
-        return join_rdms([pixels, label_rdm(self.figure_stimuli, names)])
+        names = self.images.splits.class_names
+        pixels = pixel_rdm(self.images.figure_stimuli, self.experiment.analysis.dissimilarity, names)
+        return join_rdms([pixels, label_rdm(self.images.figure_stimuli, names)])
 
     # -- the parts ---------------------------------------------------------------------------------------
 
@@ -201,19 +210,19 @@ class _Run(PartRunner):
             layers = [layer for layer in self.experiment.analysis.layers if layer in own]
         with self._part_folder(part):
             if settings.training is not None:
-                splits = self.teacher_data
+                splits = self.images.of_teacher
                 flips = (settings.data or self.experiment.data).flips
                 stage = _plain_stage(settings.training)
                 error = self._train(part, "teacher", network, preprocess, [stage], settings.training, splits, flips)
             else:
-                error = self._error(network, preprocess, self.data.test)
+                error = self._error(network, preprocess, self.images.splits.test)
             if self.writes:
                 if same_data:
-                    self._save_predictions(part.folder, network, preprocess, self.data.test)
+                    self._save_predictions(part.folder, network, preprocess, self.images.splits.test)
                 rdms = self._rdms(network, layers, preprocess, "teacher", settings.seed, -1)
                 save_rdms(rdms, part.folder / "rdms.h5")
                 save_weights(network, part.folder / "weights.safetensors")
-                say(f"teacher: test error {error:.2%}" + ("" if same_data else " on its own data"))
+                say(f"teacher: {self._tested_on} error {error:.2%}" + ("" if same_data else " on its own data"))
 
     def run_method(self, part: Part, title: str, show: bool = True) -> str:
         """Train one student and write its folder; its test error, in words."""
@@ -222,20 +231,14 @@ class _Run(PartRunner):
         settings = experiment.student_of(label)
         student = self.build(settings, part.seed)
         preprocess = make_preprocessing(settings)
-        splits = self.teacher_data if method.data == "deformed" else self.data
-        splits = splits._replace(validation=self.data.validation)
+        splits = self.images.of_method(label)
         made: dict[str, NetworkTeacher] = {}
 
         def teacher(dissimilarity: str) -> NetworkTeacher:
             if dissimilarity not in made:
-                assert experiment.teacher is not None
-                layers = method.teacher_layers() or [""]
-                made[dissimilarity] = NetworkTeacher(
-                    self.teacher_network,
-                    list(layers),
-                    dissimilarity,
-                    preprocess=make_preprocessing(experiment.teacher),
-                )
+                layers = list(method.teacher_layers()) or [""]
+                cache = kept_patterns(self.patterns) if self._reads_patterns(label) else None
+                made[dissimilarity] = self._make_teacher(layers, dissimilarity, cache)
             return made[dissimilarity]
 
         context = MethodContext(
@@ -249,9 +252,42 @@ class _Run(PartRunner):
             stages = method.stages(context)
             error = self._train(part, title, student, preprocess, stages, training, splits, experiment.data.flips, show)
             if self.writes:
-                self._save_predictions(part.folder, student, preprocess, self.data.test)
+                self._save_predictions(part.folder, student, preprocess, self.images.splits.test)
                 save_weights(student, part.folder / "weights.safetensors")
-        return f"test error {error:.2%}"
+        return f"{self._tested_on} error {error:.2%}"
+
+    @property
+    def _tested_on(self) -> str:
+        return "validation" if self.options.search else "test"
+
+    def _make_teacher(
+        self, layers: list[str], dissimilarity: str = "euclidean", cache: PatternCache | None = None
+    ) -> NetworkTeacher:
+        settings = self.experiment.teacher
+        assert settings is not None
+        return NetworkTeacher(
+            self.teacher_network, layers, dissimilarity, preprocess=make_preprocessing(settings), cache=cache
+        )
+
+    def keep_patterns(self, todo: list[Part]) -> None:
+        """Let the teacher look at the training images once for all these parts, where that pays.
+
+        A GPU computes patterns faster than it is given them; and images that change from epoch to epoch have to be
+        looked at anew.
+        """
+        methods = {part.label: self.experiment.methods[part.label] for part in todo if self._reads_patterns(part.label)}
+        if not methods or self.fabric.device.type != "cpu" or self.fabric.world_size > 1:
+            return
+        # As large as the largest that is needed; those of smaller n_train are part of it.
+        images = max((self.images.of_method(label).train for label in methods), key=lambda train: len(train.ids))
+        layers = list(dict.fromkeys(layer for method in methods.values() for layer in method.teacher_layers()))
+        with torch_threads(self.experiment.training.threads):
+            keep_patterns(self._make_teacher(layers or [""]), images, self.patterns)
+
+    def _reads_patterns(self, label: str) -> bool:
+        """Whether a method asks a teacher about the images as they are."""
+        method = self.experiment.methods[label]
+        return method.asks_teacher and method.data == "train" and not self.experiment.data.flips
 
     @contextmanager
     def _part_folder(self, part: Part) -> Iterator[None]:
@@ -281,9 +317,11 @@ class _Run(PartRunner):
             log.keep(network, -1)
         n_epochs = sum(stage.epochs for stage in stages)
 
+        tested = on_device(splits.test, self.fabric.device)
+
         def test(student: nn.Module, epoch: int) -> dict[str, float]:
             wanted = (epoch + 1) % self.experiment.analysis.test_every == 0 or epoch + 1 == n_epochs
-            return {"test_error": self._error(student, preprocess, splits.test)} if wanted else {}
+            return {"test_error": self._error(student, preprocess, tested)} if wanted else {}
 
         files = HistoryFiles(part.folder)
         with show_progress(title, None if show and self.writes else Console(quiet=True)) as progress:
@@ -299,6 +337,8 @@ class _Run(PartRunner):
                 keep=training.keep,
                 checkpoint=part.checkpoint,
                 compile=training.compile,
+                channels_last=training.channels_last,
+                tf32=training.tf32,
                 fabric=self.fabric,
                 progress=progress,
             )
@@ -340,13 +380,13 @@ class _Run(PartRunner):
         return network_rdms(
             network,
             [*layers, "softmax"],
-            self.figure_stimuli,
+            self.images.figure_stimuli,
             self.experiment.analysis.dissimilarity,
             preprocess=preprocess,
             name=name,
             seed=seed,
             epoch=epoch,
-            class_names=self.data.class_names,
+            class_names=self.images.splits.class_names,
         )
 
 
@@ -380,11 +420,11 @@ def describe_task_experiment(experiment: Experiment, allow_code: bool = False) -
     """As `brainrdl.experiment.describe_experiment`."""
     run = _Run(experiment, Path(), RunOptions(allow_code=allow_code))
     run.check()
-    data, teacher = run.data, experiment.teacher
+    data, teacher = run.images.splits, experiment.teacher
     sizes = [f"{len(part.ids)} {what}" for part, what in zip(data[:3], ("training", "validation", "test"), strict=True)]
     lines = [
         f"experiment {experiment.name}: usable",
-        f"  data      {data.name}: {', '.join(sizes)} images of shape {tuple(_first_images(data).shape[1:])}, "
+        f"  data      {data.name}: {', '.join(sizes)} images of shape {tuple(run.images.first_images().shape[1:])}, "
         f"{len(data.class_names)} classes",
         f"  student   {experiment.student.network}",
         f"  teacher   {'none' if teacher is None else teacher.network}",
@@ -396,41 +436,9 @@ def describe_task_experiment(experiment: Experiment, allow_code: bool = False) -
     return "\n".join(lines)
 
 
-def _deformed_splits(data: DataSplits, settings: DeformedSettings) -> DataSplits:
-    source = read_stimuli(data.train)
-    if settings.source == "train+validation":
-        other = read_stimuli(data.validation)
-        assert source.labels is not None and other.labels is not None
-        images, labels = torch.cat([source.images, other.images]), torch.cat([source.labels, other.labels])
-        source = Stimuli(images, (*source.ids, *other.ids), labels)
-    given = settings.model_dump(include={"seed", "max_shift", "displacement", "smoothness"}, exclude_none=True)
-    validation = deformed(source, settings.validation, start=0, **given)
-    train = deformed(source, settings.train, start=settings.validation, **given)
-    return data._replace(train=train, validation=validation)
-
-
 def _plain_stage(training: TrainingSettings) -> Stage:
     return Stage(
         epochs=training.epochs,
         optimizer=training.make_optimizer(),
         learning_rate=training.learning_rate_schedule(),
     )
-
-
-def _first_images(data: DataSplits) -> torch.Tensor:
-    """Two images, to try a network with."""
-    return read_stimuli(data.train.subset(torch.arange(2))).images
-
-
-def _data_settings(experiment: Experiment, data: DataSplits) -> dict[str, Any]:
-    """What determines the data: its settings, its content, and no path."""
-    settings = experiment.data.model_dump(mode="json")
-    settings["spec"] = Path(settings["spec"]).name
-    checksum = 0
-    for split in (data.train, data.validation, data.test):
-        checksum = zlib.crc32("\n".join(split.ids).encode(), checksum)
-        for batch in in_batches(split, 1000):
-            checksum = zlib.crc32(batch.images.contiguous().numpy().tobytes(), checksum)
-        assert split.labels is not None
-        checksum = zlib.crc32(split.labels.numpy().tobytes(), checksum)
-    return {**settings, "checksum": checksum}

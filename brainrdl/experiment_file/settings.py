@@ -60,7 +60,10 @@ class TrainingSettings(Settings):
     schedule: of the learning rate: "linear" to zero, "halving" every `halve_every` epochs, or "constant".
     clip: largest norm of the gradient; null = not clipped. keep: "last", or "best" by validation error.
     patience: stop after so many epochs without a lower validation error; null = never. precision: as in Lightning
-    Fabric: "32-true", "bf16-mixed" or "16-mixed". compile: torch.compile.
+    Fabric: "32-true", "bf16-mixed" or "16-mixed". compile: torch.compile. channels_last: networks and images lie in
+    memory as torch.channels_last. tf32: on CUDA, training steps multiply matrices in TensorFloat-32, as torch's
+    convolutions do by default; evaluations and RDMs do not. threads: of the processor; another number rounds otherwise,
+    so it is part of what determines a result. More trainings at a time use a processor better than more threads do.
     """
 
     epochs: int = Field(ge=1)
@@ -77,6 +80,9 @@ class TrainingSettings(Settings):
     patience: int | None = Field(None, ge=1)
     precision: str = "32-true"
     compile: bool = False
+    channels_last: bool = False
+    tf32: bool = False
+    threads: int = Field(1, ge=1)
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer that these settings say."""

@@ -73,6 +73,42 @@ class AnalysisSettings(Settings):
     test_every: int = Field(default=1, ge=1)
 
 
+class PublishedSettings(Settings):
+    """Published results, which the report puts beside one's own; nothing that is run depends on them.
+
+    source: where they were published. test_error_percent: label of a method, or `teacher` -> its test error
+    in per cent.
+    """
+
+    source: str = Field(min_length=1)
+    test_error_percent: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(min_length=1)
+
+
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class SearchSettings(Settings):
+    """How settings are searched by validation error, with as many trials for every method (`brainrdl run --search`).
+
+    trials: of each method, drawn without replacement from all combinations of its values. epochs: of a trial, as a
+    share of the full number; all that counts epochs (warm-ups, hint epochs, halvings) is shortened alike. seed: of the
+    trials' trainings, and of what is drawn. every: for every method, key.path of the method's settings -> values.
+    methods: label -> the same for one method, in place of `every` where it has the same key. data: settings of the
+    experiment's `data` that are different in the search.
+    """
+
+    trials: int = Field(8, ge=1)
+    epochs: float = Field(0.25, gt=0, le=1)
+    seed: int = Field(100, ge=0, lt=2**31)
+    every: dict[str, Values] = Field(default_factory=dict)
+    methods: dict[str, dict[str, Values]] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict)
+
+    def space(self, label: str) -> dict[str, list[Any]]:
+        """The values that are tried for a method, by key.path of its settings."""
+        return {**self.every, **self.methods.get(label, {})}
+
+
 class Experiment(Settings):
     """A whole experiment: every method × every seed, on the same data, with the same teacher.
 
@@ -80,6 +116,8 @@ class Experiment(Settings):
     learns. teacher: the network that it is pulled towards; null where no method needs one. training: how the student is
     trained. methods: label -> its settings; the label is the method's name unless `method` says it. seeds: of initial
     weights, order and all that is drawn; every method is trained with each. analysis: what is kept for the report.
+    published: results that the report puts beside one's own. search: where settings come from that were not known
+    before; what it found stands in the other settings.
     """
 
     name: str
@@ -90,6 +128,8 @@ class Experiment(Settings):
     methods: dict[str, SerializeAsAny[MethodSettings]] = Field(min_length=1)
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
     analysis: AnalysisSettings = Field(default_factory=AnalysisSettings)
+    published: PublishedSettings | None = None
+    search: SearchSettings | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,18 +26,30 @@ class PatternCache:
 
     On disk, rows are written before the line of the index that names them, so that a killed process leaves
     rows nobody knows of and never a name without its row.
+
+    read_only: for any number of processes at a time, of a folder that nobody writes to any more. What it does not hold
+    is computed and not kept.
     """
 
-    def __init__(self, folder: Path | None = None, fingerprint: str = "") -> None:
+    def __init__(self, folder: Path | None = None, fingerprint: str = "", read_only: bool = False) -> None:
         self._folder = None if folder is None else folder / fingerprint[:32]
+        self._read_only = read_only
         self._rows: dict[str, tuple[int, int]] = {}  # id -> (row, checksum)
         self._arrays: dict[str, np.ndarray] = {}  # per layer: (capacity, ...)
         self._lock: FileLock | None = None
         if self._folder is not None:
             self._open(self._folder)
 
-    def fetch(self, stimuli: Stimuli, compute: Callable[[Stimuli], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Per layer (n_stimuli, ...), computing what is not known yet. Raises ValueError for a changed image."""
+    def fetch(
+        self,
+        stimuli: Stimuli,
+        compute: Callable[[Stimuli], Mapping[str, Tensor]],
+        layers: Collection[str] | None = None,
+    ) -> Mapping[str, Tensor]:
+        """Per layer (n_stimuli, ...), computing what is not known yet. Raises ValueError for a changed image.
+
+        layers: which of those that are kept; None = all.
+        """
         checksums = image_checksums(stimuli.images)
         unknown: dict[str, int] = {}  # id -> its position in the batch
         for position, (stimulus, checksum) in enumerate(zip(stimuli.ids, checksums, strict=True)):
@@ -49,6 +62,8 @@ class PatternCache:
                     f"stimulus '{stimulus}' has another image than when its patterns were cached; augmentation changes "
                     "images from epoch to epoch: train without a cache, or without augmentation"
                 )
+        if self._read_only and (unknown or set(layers or ()) - set(self._arrays)):
+            return compute(stimuli)
         if unknown:
             rows = torch.tensor(list(unknown.values()))
             computed = compute(stimuli.subset(rows))
@@ -58,7 +73,11 @@ class PatternCache:
             )
         wanted = [self._rows[stimulus][0] for stimulus in stimuli.ids]
         device = stimuli.images.device
-        return {layer: torch.from_numpy(array[wanted]).to(device) for layer, array in self._arrays.items()}
+        return {
+            layer: torch.from_numpy(array[wanted]).to(device)
+            for layer, array in self._arrays.items()
+            if layers is None or layer in layers
+        }
 
     def close(self) -> None:
         """Let another cache use the folder."""
@@ -94,14 +113,15 @@ class PatternCache:
         return grown
 
     def _open(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"the pattern cache {folder} is in use by another process or teacher; give each a folder of its own"
-            ) from None
+        if not self._read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / "lock")
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise ValueError(
+                    f"the pattern cache {folder} is in use by another process or teacher; give each a folder of its own"
+                ) from None
         index = folder / _INDEX
         if not index.exists():
             return
@@ -110,10 +130,12 @@ class PatternCache:
         try:
             entries = [json.loads(line) for line in complete.splitlines()]
             self._rows = {stimulus: (row, checksum) for row, (stimulus, checksum) in enumerate(entries)}
-            self._arrays = dict(_mapped(file, len(entries)) for file in sorted(folder.glob("*.json")))
+            mode: Literal["r", "r+"] = "r" if self._read_only else "r+"
+            self._arrays = dict(_mapped(file, len(entries), mode) for file in sorted(folder.glob("*.json")))
         except (OSError, ValueError, TypeError, KeyError):
             raise ValueError(f"the pattern cache {folder} is damaged; delete it") from None
-        index.write_text(complete, encoding="utf-8")
+        if not self._read_only:
+            index.write_text(complete, encoding="utf-8")
 
 
 def _map(folder: Path, position: int, layer: str, capacity: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -126,13 +148,13 @@ def _map(folder: Path, position: int, layer: str, capacity: int, shape: tuple[in
     return np.memmap(data, np.float32, "r+", shape=(capacity, *shape))
 
 
-def _mapped(described: Path, n_rows: int) -> tuple[str, np.ndarray]:
+def _mapped(described: Path, n_rows: int, mode: Literal["r", "r+"]) -> tuple[str, np.ndarray]:
     """A layer and its file, which must hold at least `n_rows`."""
     info, data = json.loads(described.read_text("utf-8")), described.with_suffix(".f32")
     capacity = data.stat().st_size // (4 * int(np.prod(info["shape"])))
     if capacity < n_rows:
         raise ValueError(f"{data} is too short")
-    return info["layer"], np.memmap(data, np.float32, "r+", shape=(capacity, *info["shape"]))
+    return info["layer"], np.memmap(data, np.float32, mode, shape=(capacity, *info["shape"]))
 
 
 def image_checksums(images: Tensor) -> list[int]:

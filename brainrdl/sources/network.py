@@ -21,7 +21,7 @@ from brainrdl.dissimilarity import (
 from brainrdl.layers import as_patterns, check_layers, evaluating, record_layers
 from brainrdl.pairs import Pairs
 from brainrdl.sources.cache import PatternCache
-from brainrdl.stimuli import Stimuli, Targets
+from brainrdl.stimuli import Stimuli, Targets, without_waiting
 
 OUTPUT = ""
 
@@ -38,7 +38,7 @@ class NetworkTeacher:
     device: where it computes; None = where the stimuli are. dtype: `torch.bfloat16` or `torch.float16` to
         run it under autocast.
     cache: "memory", or a folder for patterns memory-mapped on disk (in float32), where a stimulus always has the
-        same image; None (augmented data) computes every time.
+        same image; None (augmented data) computes every time. Or a `PatternCache` that holds this network's patterns.
 
     It sees only the images that occur in the asked pairs, and sees them once a batch however many objectives
     ask. Raises ValueError for unknown layers and measures, for weights that are not finite, for a cache on disk
@@ -55,7 +55,7 @@ class NetworkTeacher:
         preprocess: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        cache: str | Path | None = None,
+        cache: str | Path | PatternCache | None = None,
     ) -> None:
         self.names = tuple(dict.fromkeys(layers))
         if isinstance(layers, str) or not self.names:
@@ -75,7 +75,8 @@ class NetworkTeacher:
         self._cache: PatternCache | None = None
         self._cache_version: _Version = ()
         self._batch = _Batch.nothing()
-        if cache not in (None, "memory") and _UNTOLD.search(_describe(preprocess)):
+        on_disk = isinstance(cache, (str, Path)) and cache != "memory"
+        if on_disk and _UNTOLD.search(_describe(preprocess)):
             raise ValueError(
                 f"a cache on disk must tell one preprocessing from another, and {_describe(preprocess)} does not say "
                 "what it does; give an nn.Module or a function of a module"
@@ -91,7 +92,7 @@ class NetworkTeacher:
         if not len(pairs.i):
             return {name: Targets(torch.zeros(0, device=device)) for name in self.names}
         rows, positions = torch.unique(torch.cat([pairs.i, pairs.j]).cpu(), return_inverse=True)
-        i, j = positions.to(device).chunk(2)
+        i, j = without_waiting(positions, device).chunk(2)
         seen = Pairs(i, j)
         result = {}
         for name, patterns in self.patterns(stimuli, rows).items():
@@ -124,7 +125,8 @@ class NetworkTeacher:
             return batch.patterns
         where = torch.zeros(len(stimuli.ids), dtype=torch.int64)
         where[batch.rows] = torch.arange(len(batch.rows))
-        return {layer: patterns[where[rows].to(patterns.device)] for layer, patterns in batch.patterns.items()}
+        of_rows = where[rows]
+        return {layer: p[without_waiting(of_rows, p.device)] for layer, p in batch.patterns.items()}
 
     def fingerprint(self) -> str:
         """What determines the patterns: architecture, weights, layers, precision and preprocessing (SHA-256)."""
@@ -141,6 +143,8 @@ class NetworkTeacher:
     def _look_at(self, stimuli: Stimuli, version: _Version) -> Mapping[str, Tensor]:
         if self._cache_place is None:
             return self._forward(stimuli)
+        if isinstance(self._cache_place, PatternCache):
+            return self._cache_place.fetch(stimuli, self._forward, (*self.names, OUTPUT))
         if self._cache is None or self._cache_version != version:
             if self._cache is not None:
                 self._cache.close()

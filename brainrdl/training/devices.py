@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import torch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,3 +41,14 @@ def make_fabric(
         ) from None
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Inside, torch computes with `n` threads of the processor."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -212,3 +212,29 @@ def test_checksums_tell_images_apart(stimuli):
         assert all(a != b for a, b in zip(image_checksums(images), image_checksums(other), strict=True))
     assert image_checksums(images) == image_checksums(images.clone().to(memory_format=torch.channels_last))
     assert len(set(image_checksums(images))) == 300
+
+
+def test_a_kept_cache_is_read_by_several_at_a_time_and_never_written(net, seen, stimuli, tmp_path):
+    whole = NetworkTeacher(net, ["1", "2"])
+    cache = PatternCache(tmp_path / "kept")
+    for start in range(0, 200, 50):
+        cache.fetch(batch(stimuli, range(start, start + 50)), whole.patterns)
+    cache.close()
+    files = {file: file.read_bytes() for file in sorted((tmp_path / "kept").iterdir())}
+    readers = [NetworkTeacher(net, ["2"], cache=PatternCache(tmp_path / "kept", read_only=True)) for _ in range(2)]
+    rows = batch(stimuli, [7, 150, 3])
+    expected = NetworkTeacher(copy.deepcopy(net), ["2"]).patterns(rows)["2"]
+    seen.clear()
+    for reader in readers:
+        patterns = reader.patterns(rows)
+        assert set(patterns) == {"2", ""} and not seen
+        torch.testing.assert_close(patterns["2"], expected)
+    # What it does not hold, images or layers, is computed and not kept.
+    readers[0].patterns(batch(stimuli, [0, 250]))
+    other = NetworkTeacher(net, ["0"], cache=PatternCache(tmp_path / "kept", read_only=True))
+    assert other.patterns(batch(stimuli, [0]))["0"].shape == (1, 36)
+    assert seen == [2, 1]
+    assert {file: file.read_bytes() for file in sorted((tmp_path / "kept").iterdir())} == files
+    changed = rows._replace(images=rows.images + 1)
+    with pytest.raises(ValueError, match="has another image than when its patterns were cached"):
+        readers[1].patterns(changed)

@@ -1,0 +1,150 @@
+"""Settings searched by validation error: as many trials, as long, for every method; test images are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from brainrdl.experiment.common import RunOptions, say
+from brainrdl.experiment.task import run_task_experiment
+from brainrdl.experiment_file import Experiment
+from brainrdl.experiment_file.task import read_method
+from brainrdl.randomness import Draw
+from brainrdl.run_folder import write_table
+from brainrdl.runs import write_text
+from brainrdl.settings import dump_yaml
+
+SEARCH_TABLE, CHOSEN = "search.csv", "chosen.yaml"
+_NO_ANALYSIS = {"layers": [], "every": 0, "test_every": 2**31, "n_per_class": 2}
+_EPOCHS, _SHARES = ("epochs", "hint_epochs", "halve_every", "patience"), ("warm_up",)
+
+
+class Trial(NamedTuple):
+    """label: of the method. number: from 0. settings: key.path of the method's settings -> the value tried."""
+
+    label: str
+    number: int
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The label of its part."""
+        return f"{self.label}.trial-{self.number}"
+
+
+def run_search(experiment: Experiment, out: Path, options: RunOptions | None = None) -> bool:
+    """Train every trial; write OUT/search.csv, and OUT/chosen.yaml: the experiment with the best settings found.
+
+    The best trial of a method has the lowest validation error after its last epoch; of equal ones the first. A table of
+    all trials is written, the chosen ones marked. Raises ValueError where there is nothing to search, and as
+    `run_task_experiment`.
+    """
+    trials = draw_trials(experiment)
+    writes = run_task_experiment(_of_trials(experiment, trials), out, replace(options or RunOptions(), search=True))
+    if writes:
+        table = _results(experiment, trials, out)
+        write_table(out / SEARCH_TABLE, table)
+        best = {trials[row].label: trials[row].settings for row in table.index[table["chosen"]]}
+        chosen = experiment.model_dump(mode="json", exclude_unset=True)
+        chosen["methods"] = {
+            label: with_settings(method, best.get(label, {})) for label, method in chosen["methods"].items()
+        }
+        write_text(out / CHOSEN, dump_yaml(chosen))
+        say(f"{out / SEARCH_TABLE}: every trial; {out / CHOSEN}: the experiment with the best settings")
+    return writes
+
+
+def draw_trials(experiment: Experiment) -> list[Trial]:
+    """The trials of every method, a function of the settings alone. Raises ValueError for a space that is too small."""
+    from sklearn.model_selection import ParameterGrid, ParameterSampler
+
+    search = experiment.search
+    if search is None:
+        raise ValueError("the experiment has no 'search': say under it which settings are tried")
+    unknown = sorted(set(search.methods) - set(experiment.methods))
+    if unknown and len(experiment.methods) > 1:
+        raise ValueError(f"search.methods.{unknown[0]}: no such method; there are: {', '.join(experiment.methods)}")
+    trials = []
+    for label in experiment.methods:
+        space = search.space(label)
+        size = len(ParameterGrid(space))
+        if size < search.trials:
+            raise ValueError(
+                f"search: method '{label}' has {size} combinations of values, fewer than the {search.trials} trials; "
+                "give it more values, or lower search.trials"
+            )
+        seed = Draw(search.seed).torch_seed(f"search {label}") % 2**32
+        drawn = ParameterSampler(space, search.trials, random_state=seed)
+        trials += [Trial(label, k, {key: one[key] for key in space}) for k, one in enumerate(drawn)]
+    return trials
+
+
+def with_settings(method: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's settings with the values at the given key.paths."""
+    changed = dict(method)
+    for path, value in settings.items():
+        key, _, rest = path.partition(".")
+        changed[key] = with_settings(changed.get(key) or {}, {rest: value}) if rest else value
+    return changed
+
+
+def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Settings in which all that counts epochs is `share` of what it was; whole epochs are rounded up."""
+    changed: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            changed[key] = shortened(value, share)
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            changed[key] = [shortened(one, share) for one in value]
+        elif key in _EPOCHS and value is not None:
+            changed[key] = max(1, ceil(round(share * value, 9)))
+        elif key in _SHARES:
+            changed[key] = share * value
+        else:
+            changed[key] = value
+    return changed
+
+
+def _of_trials(experiment: Experiment, trials: list[Trial]) -> Experiment:
+    """An experiment whose methods are the trials, each as long as a trial is."""
+    search = experiment.search
+    assert search is not None
+    methods = {}
+    for trial in trials:
+        given = experiment.methods[trial.label].model_dump(mode="json", exclude_unset=True)
+        settings = shortened(with_settings(given, trial.settings), search.epochs)
+        methods[trial.name] = read_method(trial.name, settings, f"search, trial {trial.number} of '{trial.label}'")
+    return Experiment.model_validate(
+        {
+            **experiment.model_dump(),
+            "data": {**experiment.data.model_dump(), **search.data},
+            "training": shortened(experiment.training.model_dump(), search.epochs),
+            "methods": methods,
+            # Validation errors are in every history; RDMs of trials are not looked at.
+            "analysis": {**experiment.analysis.model_dump(), **_NO_ANALYSIS},
+            "seeds": [search.seed],
+            "search": None,
+            "published": None,
+        }
+    )
+
+
+def _results(experiment: Experiment, trials: list[Trial], out: Path) -> pd.DataFrame:
+    """A row a trial: method, trial, seed, epochs, the values tried, validation_error, chosen."""
+    assert experiment.search is not None
+    rows = []
+    for trial in trials:
+        history = pd.read_csv(out / trial.name / f"seed-{experiment.search.seed}" / "history.csv")
+        error = float(history["validation_error"].iloc[-1])
+        row = {"method": trial.label, "trial": trial.number, "seed": experiment.search.seed, "epochs": len(history)}
+        rows.append({**row, **trial.settings, "validation_error": error})
+    table = pd.DataFrame(rows)
+    best = table.groupby("method", sort=False)["validation_error"].idxmin()
+    table["chosen"] = table.index.isin(best)
+    last = ["validation_error", "chosen"]
+    return table[[column for column in table if column not in last] + last]
