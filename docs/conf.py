@@ -24,7 +24,7 @@ language = "en-GB"
 smartquotes = False  # "--option" and "name" are meant as they stand
 
 extensions = ["sphinx.ext.autodoc", "myst_nb"]
-exclude_patterns = ["_build", "made"]
+exclude_patterns = ["_build", "made", "results/runs"]
 nitpicky = True
 # The types in signatures are other projects', or names for types; all other references must be found.
 nitpick_ignore_regex = [("py:class", ".*")]

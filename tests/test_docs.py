@@ -31,10 +31,12 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
 import docstrings  # noqa: E402
+import fill_results  # noqa: E402
 import make_pages  # noqa: E402
 import settings_tables  # noqa: E402
 
-WRITTEN = [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name not in ("made", "api", "_build")]
+NOT_WRITTEN = ("made", "api", "_build", "report")  # reports are of the runs that are kept
+WRITTEN = [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name not in NOT_WRITTEN]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *WRITTEN]
 
 
@@ -107,6 +109,26 @@ def test_every_kind_of_figure_is_shown():
     pictures = re.findall(r"\{figure\} \.\./(figures/\w+\.png)", text)
     assert len(pictures) == len(KINDS)
     assert all((ROOT / "docs" / picture).stat().st_size < 150_000 for picture in pictures)
+
+
+def test_every_table_of_results_is_what_the_kept_run_gives():
+    assert list(fill_results.out_of_date()) == []  # else: python docs/fill_results.py
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "results").glob("*.md"))
+    kept = {path.parent.name for path in (ROOT / "docs" / "results" / "runs").glob("*/experiment.yaml")}
+    assert set(re.findall(r"<!-- table: [\w ]+ of runs/([\w-]+) -->", pages)) == kept
+
+
+def test_what_is_kept_of_runs_is_small_and_holds_no_data():
+    runs = ROOT / "docs" / "results" / "runs"
+    for folder in runs.iterdir():
+        files = [path for path in folder.rglob("*") if path.is_file() and "report" not in path.parts]
+        assert sum(path.stat().st_size for path in files) < 5_000_000
+        assert {path.suffix for path in files} <= {".yaml", ".json", ".csv", ".gz", ".h5"}
+        assert not any(
+            re.search(r"/(tmp|home|root|work|Users)/", path.read_text("utf-8"))
+            for path in files
+            if path.suffix in (".yaml", ".json")
+        )
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)

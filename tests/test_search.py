@@ -182,6 +182,12 @@ def test_a_setting_is_put_in_its_place_and_the_others_stay():
         "student": {"arguments": {"dropout": 0.2}},
     }
     assert method == {"alpha": 1, "training": {"clip": 2.0}}
+    parts = {"parts": [{"alpha": 1}, {"alpha": 2, "layers": ["a"]}]}
+    assert with_settings(parts, {"parts.1.alpha": 5}) == {"parts": [{"alpha": 1}, {"alpha": 5, "layers": ["a"]}]}
+    assert parts["parts"][1]["alpha"] == 2
+    for path in ("parts.2.alpha", "parts.x.alpha", "parts.0"):
+        with pytest.raises(ValueError, match="is no place in a list of 2"):
+            with_settings(parts, {path: 5})
 
 
 def test_a_search_changes_no_fingerprint_of_a_run(tmp_path):
@@ -213,4 +219,5 @@ def test_the_search_of_the_mnist_experiment_is_as_long_for_every_method():
 def test_what_goes_beyond_mnist_has_its_data_and_teacher():
     table, beyond = load_experiment("mnist"), load_experiment("mnist_beyond")
     assert (beyond.data, beyond.teacher, beyond.student) == (table.data, table.teacher, table.student)
-    assert beyond.training_of("rdl").clip == table.training.clip
+    assert beyond.methods["rdl"].layers == table.methods["rdl"].layers
+    assert len({trial.label for trial in draw_trials(beyond)}) == len(beyond.methods)

@@ -85,11 +85,26 @@ def draw_trials(experiment: Experiment) -> list[Trial]:
 
 
 def with_settings(method: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's settings with the values at the given key.paths."""
+    """A method's settings with the values at the given key.paths; a number stands for a place in a list (parts.0.alpha).
+
+    Raises ValueError for a place that a list does not have.
+    """
     changed = dict(method)
     for path, value in settings.items():
         key, _, rest = path.partition(".")
-        changed[key] = with_settings(changed.get(key) or {}, {rest: value}) if rest else value
+        changed[key] = _within(changed.get(key), rest, value) if rest else value
+    return changed
+
+
+def _within(settings: Any, path: str, value: Any) -> Any:
+    """Settings, or a list of settings, with the value at its path."""
+    if not isinstance(settings, list):
+        return with_settings(settings or {}, {path: value})
+    place, _, rest = path.partition(".")
+    if not place.isdecimal() or int(place) >= len(settings) or not rest:
+        raise ValueError(f"search: '{path}' is no place in a list of {len(settings)}; expected such as 0.alpha")
+    changed = list(settings)
+    changed[int(place)] = _within(settings[int(place)], rest, value)
     return changed
 
 

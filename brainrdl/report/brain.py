@@ -13,7 +13,7 @@ import pandas as pd
 from brainrdl.analysis.agreement import as_model, average_folds, average_seeds, score_agreement
 from brainrdl.analysis.inference import over_subjects
 from brainrdl.rdms import join_rdms, load_rdms
-from brainrdl.report.run_files import read_experiment, read_marks, read_predictions, read_table
+from brainrdl.report.run_files import predictions_file, read_experiment, read_marks, read_predictions, read_table
 from brainrdl.run_folder import teacher_file
 
 if TYPE_CHECKING:
@@ -248,8 +248,7 @@ def _task(run: BrainRun) -> pd.DataFrame:
     """
     rows = []
     for network in run.networks:
-        file = network.folder / "predictions.csv"
-        if file.is_file():
+        if file := predictions_file(network.folder):
             table = read_predictions(file)
             method = run.settings["methods"][network.method]
             rows.append(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable
+from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from brainrdl.data.thumbnails import Thumbnails, load_thumbnails
 from brainrdl.run_folder import EXPERIMENT, THUMBNAILS
 from brainrdl.runs import read_json
 from brainrdl.settings import read_yaml
+
+_NO_TABLE = (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError)
 
 
 def read_experiment(folder: Path, *others: str) -> dict[str, Any]:
@@ -52,13 +56,19 @@ def read_table(path: Path, columns: Collection[str], as_text: bool = False) -> p
         frame = pd.read_csv(path, dtype=dtype, keep_default_na="stimulus" not in columns)
     except FileNotFoundError:
         raise ValueError(f"'{path}' is missing; restore it, or run the experiment again") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (*_NO_TABLE, EOFError, BadGzipFile, zlib.error) as error:
         raise ValueError(f"'{path}' is not a table: {error}; run that part again") from error
     missing = [column for column in columns if column not in frame]
     if missing or frame.empty:
         what = f"column '{missing[0]}' is missing" if missing else "it has no rows"
         raise ValueError(f"'{path}': {what}; expected {', '.join(columns)}; run that part again")
     return frame
+
+
+def predictions_file(part: Path) -> Path | None:
+    """Where a finished network's predictions stand: predictions.csv, or the same packed; None where there are none."""
+    files = (part / "predictions.csv", part / "predictions.csv.gz")
+    return next((file for file in files if file.is_file()), None)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

@@ -24,6 +24,10 @@ def draw(run: TaskRun, out: Path, formats: Sequence[str]) -> Figures:
     if not run.finished_histories:
         notes.insert(0, "errors_vs_epoch, curves: no finished part has a history.csv")
     if rdms is not None:
+        unlogged = [seed for seed in run.seeds if seed not in run.logged_seeds]
+        if any(seed in unlogged for _, seed in run.predictions):
+            logged, others = (", ".join(map(str, seeds)) for seeds in (run.logged_seeds, unlogged))
+            notes.append(f"curves, training: RDMs are of seed {logged} alone; there are none of seed {others}")
         notes += [f"rdm_grid: {line}" for line in undefined_lines(rdms, unmeasured_rdms(rdms))]
         notes += [f"second_order_mds: {line}" for line in undefined_lines(rdms, undefined_rdms(rdms))]
     return draw_figures(_wanted(run, rdms), out, formats, notes)

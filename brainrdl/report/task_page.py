@@ -15,6 +15,7 @@ from brainrdl.report.dots import DotPlot, DotRow, known
 from brainrdl.report.page import Explorer, LiveCurves, Page, Section
 from brainrdl.report.rdm_view import RDMView, shown_stimuli
 from brainrdl.report.run_files import read_thumbnails
+from brainrdl.report.search import SEARCH_WORDS, read_search, readable_search, trial_counts
 from brainrdl.report.set_up import (
     citation,
     data_title,
@@ -35,6 +36,7 @@ from brainrdl.report.task_tables import (
     set_up_lines,
     table_notes,
 )
+from brainrdl.report.task_words import in_words
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -50,7 +52,8 @@ def task_page(
     view, curves = task_view(run), live_curves(run)
     sections = []
     if len(errors):
-        sections.append(Section("Results", [*_answer(errors), *error_dots(run, errors), *_table(run, errors)]))
+        words = in_words(run, errors, tests)
+        sections.append(Section("Results", [*_answer(errors), *error_dots(run, errors), *_table(run, errors), *words]))
     if len(tests):
         table = mcnemar_cells(tests).rename_axis("").reset_index()
         sections.append(Section("McNemar's test", [*map(Paragraph, MCNEMAR_WORDS), Table(table)]))
@@ -168,6 +171,9 @@ def _set_up(run: TaskRun) -> Section:
     if named:
         blocks += [Heading("Data and networks"), settings_table(named, "part")]
     blocks += [Heading("Methods"), settings_table(run.settings["methods"], "method")]
+    if (search := read_search(run.folder)) is not None:
+        blocks += [Heading("How the settings were chosen"), Paragraph(SEARCH_WORDS), Table(trial_counts(search))]
+        blocks += [Table(readable_search(search))]
     blocks += [Heading("Made with"), Bullets(tuple(environment_lines(run.folder)))]
     return Section("Set-up", blocks)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from brainrdl.analysis.accuracy import mcnemar_markdown, mcnemar_table
 from brainrdl.analysis.figures.style import check_formats
-from brainrdl.report.blocks import Block, Bullets, Paragraph, Picture, Table, as_markdown
+from brainrdl.report.blocks import Block, Bullets, Heading, Paragraph, Picture, Table, as_markdown
 from brainrdl.report.page import Page, write_page
 from brainrdl.report.task_figures import draw
 from brainrdl.report.task_page import task_page
@@ -20,13 +20,12 @@ from brainrdl.report.task_tables import (
     error_summary,
     missing_lines,
     readable_errors,
+    seed_table,
     set_up_lines,
     table_notes,
 )
+from brainrdl.report.task_words import in_words
 from brainrdl.runs import write_text
-
-if TYPE_CHECKING:
-    pass
 
 
 class ReportFiles(NamedTuple):
@@ -34,6 +33,7 @@ class ReportFiles(NamedTuple):
 
     results_csv: Path | None
     results_md: Path
+    per_seed_csv: Path | None
     mcnemar_csv: Path | None
     mcnemar_md: Path | None
     page: Path
@@ -42,7 +42,7 @@ class ReportFiles(NamedTuple):
 
 
 def write_task_report(run_dir: str | Path, formats: Sequence[str] = ("png", "pdf")) -> ReportFiles:
-    """Write RUN_DIR/report: results and McNemar's tests as CSV and Markdown, figures, and report.html.
+    """Write RUN_DIR/report: results and McNemar's tests as CSV and Markdown, per_seed.csv, figures, and report.html.
 
     Errors are those of the final networks on the test set. The figures of RDMs show the first seed, last epoch.
     A run that is not finished is reported as far as it got, which stands at the top of results.md and report.html;
@@ -74,15 +74,18 @@ def make_task_report(run_dir: str | Path, formats: Sequence[str]) -> TaskReport:
     errors = error_summary(run)
     out = run.folder / "report"
     pictures, notes = draw(run, out, formats)
-    tables = ("results.csv", "mcnemar.csv", "mcnemar.md")
-    csv, mcnemar_csv, mcnemar_md = (out / name if len(errors) else None for name in tables)
+    tables = ("results.csv", "per_seed.csv", "mcnemar.csv", "mcnemar.md")
+    csv, seeds_csv, mcnemar_csv, mcnemar_md = (out / name if len(errors) else None for name in tables)
     figures = tuple(path for shown in pictures for path in shown.files)
-    files = ReportFiles(csv, out / "results.md", mcnemar_csv, mcnemar_md, out / "report.html", figures, notes)
-    if files.results_csv and files.mcnemar_csv and files.mcnemar_md:
-        write_text(files.results_csv, errors.to_csv(index=False))
-        write_text(files.mcnemar_csv, tests.to_csv(index=False))
-        write_text(files.mcnemar_md, _mcnemar_page(run, tests))
-    write_text(files.results_md, _results_page(run, errors, pictures, notes))
+    files = ReportFiles(
+        csv, out / "results.md", seeds_csv, mcnemar_csv, mcnemar_md, out / "report.html", figures, notes
+    )
+    if csv and seeds_csv and mcnemar_csv and mcnemar_md:
+        write_text(csv, errors.to_csv(index=False))
+        write_text(seeds_csv, seed_table(run).to_csv(index=False))
+        write_text(mcnemar_csv, tests.to_csv(index=False))
+        write_text(mcnemar_md, _mcnemar_page(run, tests))
+    write_text(files.results_md, _results_page(run, errors, tests, pictures, notes))
     return TaskReport(run, errors, files, task_page(run, errors, tests, pictures, notes))
 
 
@@ -95,7 +98,9 @@ def task_results_table(run_dir: str | Path) -> pd.DataFrame:
     return readable_errors(error_summary(read_task_run(run_dir)))
 
 
-def _results_page(run: TaskRun, errors: pd.DataFrame, pictures: Sequence[Picture], notes: Sequence[str]) -> str:
+def _results_page(
+    run: TaskRun, errors: pd.DataFrame, tests: pd.DataFrame, pictures: Sequence[Picture], notes: Sequence[str]
+) -> str:
     finished = [method for method in run.methods if run.finished(method)]
     blocks: list[Block] = [Bullets((*missing_lines(run), *set_up_lines(run)))]
     if len(errors):
@@ -103,10 +108,13 @@ def _results_page(run: TaskRun, errors: pd.DataFrame, pictures: Sequence[Picture
             Table(readable_errors(errors)),
             Paragraph(table_notes(run)),
             Paragraph(
-                "McNemar's test between every two methods: [mcnemar.md](mcnemar.md). Numbers: results.csv, mcnemar.csv."
+                "McNemar's test between every two methods: [mcnemar.md](mcnemar.md). Numbers: results.csv, mcnemar.csv "
+                "and, of each network, per_seed.csv."
             ),
+            *in_words(run, errors, tests),
         ]
-    blocks += pictures
+    if pictures:
+        blocks += [Heading("Figures"), *pictures]
     if notes:
         blocks += [Paragraph("Left out:"), Bullets(tuple(notes))]
     return f"# {run.name}: test error of {len(finished)} training methods\n\n" + as_markdown(blocks)

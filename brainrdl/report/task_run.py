@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from brainrdl.rdms import join_rdms, load_rdms
-from brainrdl.report.run_files import read_experiment, read_predictions, read_table
+from brainrdl.report.run_files import predictions_file, read_experiment, read_predictions, read_table
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -86,15 +86,14 @@ def read_task_run(folder: str | Path) -> TaskRun:
     for method, seed in [(method, seed) for method in methods for seed in seeds]:
         part = run.part(method, seed)
         # A part's predictions are written when its training is over.
-        if (part / "predictions.csv").is_file():
-            run.predictions[method, seed] = read_predictions(part / "predictions.csv")
+        if predictions := predictions_file(part):
+            run.predictions[method, seed] = read_predictions(predictions)
         if (part / "history.csv").is_file():
             # Errors are measured in the main stage alone, which an unfinished network may not have reached.
             errors = ("train_error", "test_error") if (method, seed) in run.predictions else ()
             run.histories[method, seed] = read_table(part / "history.csv", ("epoch", *errors))
-    teacher = run.part(TEACHER, None) / "predictions.csv"
-    if teacher.is_file():
-        run.predictions[TEACHER, None] = read_predictions(teacher)
+    if predictions := predictions_file(run.part(TEACHER, None)):
+        run.predictions[TEACHER, None] = read_predictions(predictions)
     return run
 
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from math import isnan
+from collections.abc import Hashable, Mapping, Sequence
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from brainrdl.analysis.accuracy import error_table, format_p
+from brainrdl.experiment_file.task import PublishedSettings
 from brainrdl.report.blocks import NONE
+from brainrdl.report.run_files import read_table
 from brainrdl.report.task_run import BASELINE, TEACHER, TaskRun
+from brainrdl.run_folder import EXPERIMENT
+from brainrdl.settings import validate
 
 
 def error_summary(run: TaskRun) -> pd.DataFrame:
-    """`error_table` of the run, the teacher last, with the seeds that are missing; no row where none is finished."""
+    """`error_table` of the run, the teacher last; no row where none is finished.
+
+    With p_holm (of p, over the methods), the seeds that are missing and, where the experiment says some, what was
+    published (a fraction; NaN = nothing). Raises ValueError where `published` of the experiment file is damaged.
+    """
     if not run.any_finished:
         return pd.DataFrame()
     errors = pd.DataFrame(
@@ -28,9 +40,32 @@ def error_summary(run: TaskRun) -> pd.DataFrame:
         teacher = error_table(errors[is_teacher], BASELINE)
         # An all-empty column would lose its type in the concatenation.
         table = pd.DataFrame(table.to_dict("records") + teacher.to_dict("records"))
+    table["p_holm"] = with_holm(table["p"])
     missing = run.missing
     table["missing_seeds"] = [" ".join(map(str, missing.get(method, []))) for method in table["method"]]
+    if told := published_results(run):
+        percents = told.test_error_percent
+        table["published"] = [percents.get(method, nan) / 100 for method in table["method"]]
     return table
+
+
+def published_results(run: TaskRun) -> PublishedSettings | None:
+    """What the experiment file says that others found. Raises ValueError naming file and field where it is damaged."""
+    told = run.settings.get("published")
+    return None if told is None else validate(PublishedSettings, told, str(run.folder / EXPERIMENT), "published")
+
+
+def with_holm(p: Sequence[float] | np.ndarray | pd.Series[float]) -> np.ndarray:
+    """p-values adjusted so that of all of them together one is below 0.05 by chance at most so often (Holm 1979).
+
+    p: (n_tests,); NaN = no test, stays NaN and is not counted.
+    """
+    adjusted = np.array(p, dtype=float)
+    tested = np.flatnonzero(~np.isnan(adjusted))
+    order = tested[np.argsort(adjusted[tested], kind="stable")]
+    steps = adjusted[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
 
 
 def readable_errors(errors: pd.DataFrame) -> pd.DataFrame:
@@ -43,9 +78,71 @@ def readable_errors(errors: pd.DataFrame) -> pd.DataFrame:
                 "seeds": str(row["n_seeds"]) if row["method"] != TEACHER else "one network",
                 "test error (%)": percent(row["mean"]) + ("" if isnan(row["std"]) else f" ± {percent(row['std'])}"),
                 "95 % interval": interval(row["low"], row["high"]),
+                **({"published (%)": percent(row["published"])} if "published" in row else {}),
                 "difference to baseline": percent(row["difference"], "+"),
                 "its 95 % interval": interval(row["difference_low"], row["difference_high"], "+"),
                 "p": format_p(row["p"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def seed_table(run: TaskRun) -> pd.DataFrame:
+    """A row a finished network: what it came to, and what that took.
+
+    Columns: method; seed (none for the teacher); test_error, of the final network on the test set; validation_error and
+    train_error, of the last epoch, train_error as counted while it was learning; epochs, of all stages; seconds, of the
+    training. Errors are fractions. NaN: not measured.
+    """
+    rows = []
+    for (method, seed), predictions in run.predictions.items():
+        history = _history(run, method, seed)
+        last: Mapping[Hashable, Any] = {} if history is None else history.iloc[-1].to_dict()
+        rows.append(
+            {
+                "method": method,
+                "seed": seed,
+                "test_error": error_of(predictions),
+                **{name: last.get(name, nan) for name in ("validation_error", "train_error")},
+                "epochs": nan if history is None else len(history),
+                "seconds": _seconds(run.part(method, seed) / "timing.csv"),
+            }
+        )
+    table = pd.DataFrame(rows, columns=["method", "seed", *_OF_A_NETWORK])
+    return table.astype({"seed": "Int64", "epochs": "Int64"})
+
+
+def _history(run: TaskRun, method: str, seed: int | None) -> pd.DataFrame | None:
+    if seed is not None:
+        return run.histories.get((method, seed))
+    path = run.part(method, seed) / "history.csv"  # a teacher with weights of its own has none
+    return read_table(path, ("epoch",)) if path.is_file() else None
+
+
+def _seconds(path: Path) -> float:
+    """NaN where it was not measured to the end, or of an interrupted training not written down."""
+    try:
+        return float(read_table(path, ("seconds",))["seconds"].sum())
+    except ValueError:
+        return nan
+
+
+_OF_A_NETWORK = ("test_error", "validation_error", "train_error", "epochs", "seconds")
+
+
+def readable_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """`seed_table` as text to read: a row a method with its test errors seed by seed; without the teacher."""
+    students = table[table["seed"].notna()]
+    rows = []
+    for method, own in students.groupby("method", sort=False):
+        errors = dict(zip(own["seed"], own["test_error"], strict=True))
+        rows.append(
+            {
+                "method": str(method),
+                **{f"seed {seed}": percent(errors.get(seed, nan)) for seed in sorted(set(students["seed"]))},
+                "mean validation error": percent(own["validation_error"].mean()),
+                "epochs": NONE if own["epochs"].isna().all() else f"{own['epochs'].mean():.0f}",
+                "seconds a network": NONE if own["seconds"].isna().all() else f"{own['seconds'].mean():.0f}",
             }
         )
     return pd.DataFrame(rows)
@@ -114,6 +211,8 @@ def table_notes(run: TaskRun) -> str:
             "Differences are in percentage points, method minus baseline of the same seed (below zero: fewer errors); "
             "p: paired t-test over seeds, uncorrected."
         )
+    if told := published_results(run):
+        notes.append(f"Published: {told.source}.")
     notes.append("One teacher serves all seeds, so the variance between teachers is not in the intervals.")
     notes.append("McNemar's test is made within each seed, is uncorrected, and is never pooled over seeds.")
     return " ".join(notes)

@@ -9,7 +9,6 @@ from rsatoolbox.rdm import load_rdm
 
 from brainrdl.analysis import save_rdms
 from brainrdl.report import results_table, write_report
-from brainrdl.report.drawing import Figures
 from brainrdl.report.run_files import read_predictions
 from brainrdl.report.task_run import final_rdms, logged_rdms, read_task_run
 
@@ -30,11 +29,6 @@ def run(tmp_path, finished):
     return tmp_path / "run"
 
 
-@pytest.fixture
-def without_figures(monkeypatch):
-    monkeypatch.setattr("brainrdl.report.task_report.draw", lambda run, out, formats: Figures())
-
-
 def error_of(part):
     frame = pd.read_csv(part / "predictions.csv")
     return (frame["label"] != frame["predicted"]).mean()
@@ -48,7 +42,8 @@ def test_the_report_is_tables_figures_and_a_page(finished):
     names = {path.name for path in (folder / "report").iterdir()}
     drawn = ("errors_vs_epoch", "curves", "rdm_grid", "second_order_mds", "training")
     figures = {f"{name}.png" for name in drawn}
-    assert names == figures | {"results.csv", "results.md", "mcnemar.csv", "mcnemar.md", "report.html"}
+    tables = {"results.csv", "results.md", "per_seed.csv", "mcnemar.csv", "mcnemar.md"}
+    assert names == figures | tables | {"report.html"}
     assert {path.name for path in files.figures} == figures
     assert all(path.stat().st_size > 1000 for path in files.figures)
     assert files.notes == ()
@@ -294,7 +289,7 @@ def test_a_run_in_which_nothing_is_finished_is_a_page_of_what_there_is(run, with
     files = write_report(run, formats=("png",))
     assert {path.name for path in (run / "report").iterdir()} == {"results.md", "report.html"}
     assert [path.name for path in files.figures] == ["training.png"]
-    assert (files.results_csv, files.mcnemar_csv, files.mcnemar_md) == (None, None, None)
+    assert (files.results_csv, files.per_seed_csv, files.mcnemar_csv, files.mcnemar_md) == (None, None, None, None)
     text = files.results_md.read_text(encoding="utf-8")
     assert "- Not finished: rdl, seeds 0, 1, 2. In training: seed 0 is at epoch 8; seed 1" in text
     assert "- Compared: nothing yet;" in text
