@@ -85,7 +85,7 @@ def draw_trials(experiment: Experiment) -> list[Trial]:
 
 
 def with_settings(method: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's settings with the values at the given key.paths; a number stands for a place in a list (parts.0.alpha).
+    """A method's settings with the values at the given key.paths; a number is a place in a list (parts.0.alpha).
 
     Raises ValueError for a place that a list does not have.
     """

@@ -18,12 +18,14 @@ _BATCH = 500
 def keep_patterns(teacher: NetworkTeacher, images: Stimuli | StoredStimuli, folder: Path) -> bool:
     """Write the teacher's patterns of all images to `folder`, in place of what is there; False where too many.
 
-    Any number of processes may read them at the same time, with `kept_patterns`.
+    Any number of processes may read them at the same time, with `kept_patterns`. They may take half of the free disk: a
+    mapped file that finds no room ends the process.
     """
     remove_patterns(folder)
     first = next(iter(in_batches(images, 2)))
     n_bytes = sum(4 * prod(p.shape[1:]) * len(images.ids) for p in teacher.patterns(first).values())
-    if n_bytes > _LARGEST:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if n_bytes > min(_LARGEST, shutil.disk_usage(folder.parent).free // 2):
         return False
     cache = PatternCache(folder)
     try:
