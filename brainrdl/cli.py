@@ -68,7 +68,10 @@ def demo(context: typer.Context, out: Out = None) -> None:
 def run(
     context: typer.Context,
     experiment: Annotated[
-        str, typer.Argument(help="An experiment file, or a built-in one: digits, mnist, cifar100 (for a GPU), it92.")
+        str,
+        typer.Argument(
+            help="An experiment file, or a built-in one: digits, mnist, mnist_beyond, cifar100 (for a GPU), it92."
+        ),
     ],
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted run left.")] = False,

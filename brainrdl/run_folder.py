@@ -22,6 +22,8 @@ from brainrdl.runs import first_difference, read_json, write_atomically, write_j
 from brainrdl.settings import read_yaml
 
 EXPERIMENT = "experiment.yaml"
+SEARCH = "search.csv"  # every trial of a search
+TRIAL = ".trial-"  # between a method's label and the number of its trial
 THUMBNAILS = "thumbnails.npz"  # of the figures' stimuli
 _PART = "part.json"
 
@@ -167,8 +169,8 @@ def file_checksum(path: str | None) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def environment(device: torch.device, n_processes: int) -> dict[str, Any]:
-    """Versions, machine and git commit, for whoever reads a result later."""
+def environment(device: torch.device, n_processes: int, threads: int) -> dict[str, Any]:
+    """Versions, machine and git commit, for whoever reads a result later. threads: of a training."""
     packages = ("torch", "torchvision", "lightning-fabric", "numpy", "rsatoolbox", "scikit-learn", "pandas")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     try:
@@ -186,7 +188,7 @@ def environment(device: torch.device, n_processes: int) -> dict[str, Any]:
         "device": f"{device.type} {name}".strip(),
         "processes": n_processes,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from brainrdl.analysis.accuracy import mcnemar_cells, mcnemar_table
+from brainrdl.analysis.accuracy import error_table, mcnemar_cells, mcnemar_table
 from brainrdl.report.blocks import Block, Bullets, Paragraph, Table, as_markdown
 from brainrdl.report.search import SEARCH_WORDS, read_search, readable_search, trial_counts
 from brainrdl.report.set_up import environment_lines, settings_table
 from brainrdl.report.task_run import TaskRun, read_task_run
 from brainrdl.report.task_tables import (
     MCNEMAR_WORDS,
+    error_of,
     error_summary,
     readable_errors,
     readable_seeds,
@@ -43,6 +44,31 @@ def _search(run: TaskRun) -> list[Block]:
     return [Paragraph(SEARCH_WORDS), Table(trial_counts(search)), Table(readable_search(search))]
 
 
+def _sizes(run: TaskRun) -> list[Block]:
+    """Where a run has rdl_N and baseline_N, learned from N images: the one against the other, seed by seed."""
+    sizes = {"": run.settings["methods"]["baseline"]["n_train"]} | {
+        f"_{n}": int(n) for n in (label.removeprefix("baseline_") for label in run.methods) if n.isdecimal()
+    }
+    tables = []
+    for ending, n_images in sorted(sizes.items(), key=lambda item: item[1]):
+        labels = [f"baseline{ending}", f"rdl{ending}"]
+        errors = [(label, seed, error_of(run.predictions[label, seed])) for label in labels for seed in run.seeds]
+        table = error_table(pd.DataFrame(errors, columns=["method", "seed", "error"]), labels[0])
+        readable = readable_errors(table).assign(images=f"{n_images:,}")
+        baseline, rdl = (readable[readable["method"] == label].iloc[0] for label in labels)
+        tables.append(
+            {
+                "images": rdl["images"],
+                "baseline (%)": baseline["test error (%)"],
+                "RDL (%)": rdl["test error (%)"],
+                "difference": rdl["difference to baseline"],
+                "its 95 % interval": rdl["its 95 % interval"],
+                "p": rdl["p"],
+            }
+        )
+    return [Table(pd.DataFrame(tables))]
+
+
 def _tests(run: TaskRun) -> pd.DataFrame:
     return mcnemar_table(run.predictions)
 
@@ -57,6 +83,7 @@ KINDS: dict[str, Callable[[TaskRun], Sequence[Block]]] = {
         *map(Paragraph, MCNEMAR_WORDS),
         Table(mcnemar_cells(_tests(run)).rename_axis("").reset_index()),
     ],
+    "sizes": _sizes,
     "seeds": lambda run: [Table(readable_seeds(seed_table(run)))],
     "search": _search,
     "settings": lambda run: [settings_table(run.settings["methods"], "method")],

@@ -19,10 +19,9 @@ import numpy as np
 from brainrdl.rdms import load_rdms, save_rdms
 from brainrdl.report.figure_runs import has_brains
 from brainrdl.report.run_files import predictions_file
-from brainrdl.report.search import SEARCH
 from brainrdl.report.set_up import without_path
 from brainrdl.report.task_run import TEACHER, read_task_run
-from brainrdl.run_folder import EXPERIMENT
+from brainrdl.run_folder import EXPERIMENT, SEARCH
 from brainrdl.runs import write_bytes, write_text
 from brainrdl.settings import dump_yaml, read_yaml
 

@@ -226,6 +226,10 @@ def test_fewer_training_images_are_a_part_of_all_and_the_rest_stays(tmp_path):
     few, every = images.of_method("few"), images.of_method("baseline")
     assert len(few.train.ids) == 60 and set(few.train.ids) < set(every.train.ids)
     assert few.validation.ids == every.validation.ids and few.test.ids == every.test.ids
+    # Of this data set's own test images there are none, and what is not learned from is not tested on.
+    experiment = load_experiment(str(write(tmp_path, {"data.test": None}, methods=methods)))
+    images = task.TaskData(experiment)
+    assert images.of_method("few").test.ids == images.of_method("baseline").test.ids
     result = call("run", write(tmp_path, methods=methods, seeds=[0]), "--out", tmp_path / "run", "--accelerator", "cpu")
     assert result.exit_code == 0, result.output
     timing = pd.read_csv(tmp_path / "run" / "few" / "seed-0" / "timing.csv")

@@ -142,12 +142,59 @@ def test_a_search_goes_on_where_it_stopped(searched, tmp_path, monkeypatch):
         ({"every": {"training.learning_rat": RATES}}, "learning_rat"),
         ({"every": {"training.learning_rate": [-1, -2, -3]}}, "learning_rate"),
         ({"data": {"train": 10**6}}, "1000000"),
+        ({"data": {"trian": 100}}, "search: data.trian"),
+        ({"data": {"validation": 0}}, "a search goes by validation images, and data.validation is 0"),
+        ({"data": {"split_seed": 1}}, "test images would be seen in the search"),
+        ({"every": {"training.learning_rate.x": RATES}}, "training.learning_rate: input should be a valid number"),
+        ({"every": {"alpha.x": RATES}, "methods": {}}, "alpha"),
+        ({"every": {"trainig.learning_rate": RATES}}, "search (trial 0 of 'baseline'"),
+        ({"every": {"training.learning_rate": [0.1, 0.1, 0.2]}}, "has a value twice"),
     ],
 )
 def test_a_search_that_cannot_be_is_told_before_anything_is_written(tmp_path, search, told):
     result = call(write(tmp_path, **search), "--search", "--out", tmp_path / "out")
     assert result.exit_code == 2 and told in result.output and "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_one_diverged_trial_is_a_result_and_the_others_go_on(tmp_path):
+    rates = {"trials": 2, "every": {"training.learning_rate": [0.05, 1e30]}, "methods": {}}
+    result = call(write(tmp_path, **rates), "--search", "--out", tmp_path / "out", "--methods", "baseline")
+    assert result.exit_code == 0 and "diverged" in result.output, result.output
+    table = pd.read_csv(tmp_path / "out" / "search.csv").set_index("training.learning_rate")
+    assert table["chosen"].to_dict() == {0.05: True, 1e30: False}
+    assert table["validation_error"].isna().to_dict() == {0.05: False, 1e30: True}
+    all_too_large = {**rates, "every": {"training.learning_rate": [1e29, 1e30]}}
+    result = call(write(tmp_path, **all_too_large), "--search", "--out", tmp_path / "none", "--methods", "baseline")
+    assert result.exit_code == 2 and "every trial of method 'baseline' diverged" in result.output
+
+
+def test_methods_searched_later_join_those_before(searched, tmp_path):
+    out = tmp_path / "out"
+    for label in ("baseline", "rdl"):
+        result = call(write(tmp_path), "--search", "--out", out, "--methods", label)
+        assert result.exit_code == 0, result.output
+    joined, whole = (pd.read_csv(folder / "search.csv") for folder in (out, searched / "search"))
+    pd.testing.assert_frame_equal(
+        joined, whole[whole["method"] != "hints"].reset_index(drop=True), check_dtype=False, check_like=True
+    )
+    assert list(load_experiment(str(out / "chosen.yaml")).methods) == ["baseline", "rdl"]
+
+
+def test_with_the_best_weights_kept_a_trial_counts_by_its_best_epoch(tmp_path):
+    file = write(tmp_path, trials=4, every={"training.learning_rate": RATES}, methods={}, epochs=1.0)
+    settings = yaml.safe_load(file.read_text())
+    settings["training"]["keep"] = "best"
+    file.write_text(yaml.safe_dump(settings))
+    assert call(file, "--search", "--out", tmp_path / "out", "--methods", "baseline").exit_code == 0
+    for trial in pd.read_csv(tmp_path / "out" / "search.csv").itertuples():
+        history = pd.read_csv(tmp_path / "out" / f"baseline.trial-{trial.trial}" / "seed-7" / "history.csv")
+        assert trial.validation_error == history["validation_error"].min()
+
+
+def test_a_report_of_trials_is_refused(searched):
+    result = CliRunner().invoke(app, ["report", str(searched / "search")])
+    assert result.exit_code == 2 and "holds the trials of a search" in result.output
 
 
 def test_without_a_search_there_is_nothing_to_search(tmp_path):
@@ -173,6 +220,12 @@ def test_what_counts_epochs_is_shortened_and_nothing_else():
     }
 
 
+def test_a_change_of_a_setting_stays_in_its_place_where_the_file_shares_it(tmp_path):
+    assert load_experiment("cifar100", ["training.epochs=1"]).teacher.training.epochs > 1
+    changed = load_experiment("mnist_beyond", ["search.methods.rdl.alpha=[7.0]"])
+    assert [label for label, space in changed.search.methods.items() if space.get("alpha") == [7.0]] == ["rdl"]
+
+
 def test_a_setting_is_put_in_its_place_and_the_others_stay():
     method = {"alpha": 1, "training": {"clip": 2.0}}
     changed = with_settings(method, {"training.learning_rate": 0.1, "student.arguments.dropout": 0.2, "alpha": 3})
@@ -185,6 +238,8 @@ def test_a_setting_is_put_in_its_place_and_the_others_stay():
     parts = {"parts": [{"alpha": 1}, {"alpha": 2, "layers": ["a"]}]}
     assert with_settings(parts, {"parts.1.alpha": 5}) == {"parts": [{"alpha": 1}, {"alpha": 5, "layers": ["a"]}]}
     assert parts["parts"][1]["alpha"] == 2
+    with pytest.raises(ValueError, match="'x' cannot stand below the value 1; expected settings there"):
+        with_settings(method, {"alpha.x": 5})
     for path in ("parts.2.alpha", "parts.x.alpha", "parts.0"):
         with pytest.raises(ValueError, match="is no place in a list of 2"):
             with_settings(parts, {path: 5})

@@ -101,7 +101,10 @@ class _BrainRun(PartRunner):
         parts = looked_at(self._parts(), self.options.resume)
         if self.writes:
             write_text(self.out / EXPERIMENT, dump_yaml(together))
-            write_json(self.out / "environment.json", environment(self.fabric.device, self.fabric.world_size))
+            write_json(
+                self.out / "environment.json",
+                environment(self.fabric.device, self.fabric.world_size, self.experiment.training.threads),
+            )
             self._write_references()
         return parts
 

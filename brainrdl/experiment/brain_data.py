@@ -32,6 +32,7 @@ from brainrdl.sources import MeasuredRDMs, TeacherRDMSource
 from brainrdl.sources.controls import make_control
 from brainrdl.sources.weights import reliability_weights
 from brainrdl.stimuli import Stimuli, StoredStimuli
+from brainrdl.training.devices import torch_threads
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -192,7 +193,9 @@ class BrainData:
                 self._shown[key] = stimuli if isinstance(stimuli, Stimuli) else stimuli.read()
             else:
                 network = Trunk(build_seeded(trunk, 0, self.allow_code), trunk.layer)
-                self._shown[key] = cached(network, stimuli, make_preprocessing(trunk))
+                # Whoever asks first, alone or beside others, the same numbers are computed.
+                with torch_threads(self.experiment.training.threads):
+                    self._shown[key] = cached(network, stimuli, make_preprocessing(trunk))
         return self._shown[key]
 
     def training_images(self, student: StudentSettings) -> Stimuli:

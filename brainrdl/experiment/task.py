@@ -55,6 +55,8 @@ from brainrdl.training.devices import torch_threads
 from brainrdl.training.progress import show_progress
 from brainrdl.training.trainer import Trainer
 
+DIVERGED = "diverged.txt"  # of a trial, in place of its last epochs
+
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
 
@@ -158,7 +160,10 @@ class _Run(PartRunner):
         parts = looked_at(self._parts(), self.options.resume)
         if self.writes:
             write_text(self.out / EXPERIMENT, dump_yaml(together))
-            write_json(self.out / "environment.json", environment(self.fabric.device, self.fabric.world_size))
+            write_json(
+                self.out / "environment.json",
+                environment(self.fabric.device, self.fabric.world_size, self.experiment.training.threads),
+            )
             references = self.out / "references.h5"
             if not references.exists():
                 save_rdms(self._reference_rdms(), references)
@@ -222,10 +227,24 @@ class _Run(PartRunner):
                 rdms = self._rdms(network, layers, preprocess, "teacher", settings.seed, -1)
                 save_rdms(rdms, part.folder / "rdms.h5")
                 save_weights(network, part.folder / "weights.safetensors")
-                say(f"teacher: {self._tested_on} error {error:.2%}" + ("" if same_data else " on its own data"))
+                say(
+                    f"teacher: {self._tested_on if same_data else 'test'} error {error:.2%}"
+                    + " on its own data" * (not same_data)
+                )
 
     def run_method(self, part: Part, title: str, show: bool = True) -> str:
-        """Train one student and write its folder; its test error, in words."""
+        """Train one student and write its folder; its test error, in words. A trial may diverge, which is a result."""
+        try:
+            return self._run_method(part, title, show)
+        except FloatingPointError as error:
+            if not self.options.search:
+                raise
+            if self.writes:
+                write_text(part.folder / DIVERGED, f"{error}\n")
+                part.mark(finished=True)
+            return f"diverged ({error})"
+
+    def _run_method(self, part: Part, title: str, show: bool) -> str:
         experiment, label = self.experiment, part.label
         method, training = experiment.methods[label], experiment.training_of(label)
         settings = experiment.student_of(label)

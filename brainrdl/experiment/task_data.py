@@ -23,7 +23,7 @@ class TaskData:
     def __init__(self, experiment: Experiment, for_search: bool = False) -> None:
         self.experiment = experiment
         self.for_search = for_search
-        self._fewer: dict[int, DataSplits] = {}
+        self._fewer: dict[int, DataSplits] = {}  # by how many training images
 
     @cached_property
     def splits(self) -> DataSplits:
@@ -59,7 +59,9 @@ class TaskData:
                 f"methods.{label}.n_train: {n} images are asked for, data.train has {len(self.splits.train.ids)}"
             )
         if n not in self._fewer:
-            self._fewer[n] = self._load(n)
+            # Fewer training images are a part of more. Where the data set has no test set of its own, the others would
+            # become test images.
+            self._fewer[n] = self.splits._replace(train=self._load(n).train)
         return self._fewer[n]
 
     def first_images(self, of_teacher: bool = False) -> torch.Tensor:

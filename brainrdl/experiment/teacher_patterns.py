@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 
 from brainrdl.sources.cache import PatternCache
@@ -29,7 +29,8 @@ def keep_patterns(teacher: NetworkTeacher, images: Stimuli | StoredStimuli, fold
         return False
     cache = PatternCache(folder)
     try:
-        for batch in in_batches(images, _BATCH):
+        # Of about the same size: a single image is multiplied in another way than several, and rounds otherwise.
+        for batch in in_batches(images, ceil(len(images.ids) / ceil(len(images.ids) / _BATCH))):
             cache.fetch(batch, teacher.patterns)
     finally:
         cache.close()

@@ -27,6 +27,7 @@ def read_experiment(
     Raises ValueError where there is no such file, change or method.
     """
     raw, file = _read(source)
+    raw = _each_its_own(raw)
     for change in changes:
         _change(raw, change, file)
     labels = list(methods)
@@ -37,6 +38,8 @@ def read_experiment(
         if label not in of_file:
             raise ValueError(f"{file}: no method '{label}'; it has: {', '.join(map(str, of_file))}")
     raw["methods"] = {str(label): of_file[label] for label in labels or of_file}
+    if labels and isinstance(search := raw.get("search"), dict) and isinstance(spaces := search.get("methods"), dict):
+        search["methods"] = {label: space for label, space in spaces.items() if label in labels or label not in of_file}
     if given := list(seeds):
         raw["seeds"] = given
     return RawExperiment(raw, file)
@@ -58,6 +61,13 @@ def _read(source: str | Path) -> tuple[dict[str, Any], str]:
         )
     with resources.as_file(resources.files("brainrdl") / "experiments" / f"{source}.yaml") as file:
         return read_yaml(file), f"{source}.yaml"
+
+
+def _each_its_own(settings: Any) -> Any:
+    """Settings in which nothing is shared: what an alias of YAML stands for is one object in several places."""
+    if isinstance(settings, dict):
+        return {key: _each_its_own(value) for key, value in settings.items()}
+    return [_each_its_own(value) for value in settings] if isinstance(settings, list) else settings
 
 
 def _change(raw: dict[str, Any], change: str, file: str) -> None:

@@ -82,7 +82,7 @@ class TrainingSettings(Settings):
     compile: bool = False
     channels_last: bool = False
     tf32: bool = False
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=256)
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer that these settings say."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from brainrdl.objectives.base import Objective, Optimizer, Stage
@@ -57,6 +57,12 @@ class MethodSettings(BaseModel):
     n_train: int | None = Field(None, ge=1)
     training: dict[str, Any] = Field(default_factory=dict)
     student: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _images_of_one_kind(self) -> MethodSettings:
+        if self.n_train is not None and self.data == "deformed":
+            raise ValueError("n_train counts the student's own images; with data: deformed, leave it out")
+        return self
 
     def teacher_layers(self) -> tuple[str, ...]:
         """The layers of the teacher that the method looks at."""

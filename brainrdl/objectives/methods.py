@@ -46,7 +46,7 @@ class CombinedSettings(MethodSettings):
     @model_validator(mode="after")
     def _one_training(self) -> CombinedSettings:
         for part in self.parts:
-            for key in ("data", "training", "student"):
+            for key in ("data", "n_train", "training", "student"):
                 if getattr(part, key) != MethodSettings.model_fields[key].get_default(call_default_factory=True):
                     raise ValueError(
                         f"'{key}' stands in part '{part.method}', but the parts are one training; set it beside parts"

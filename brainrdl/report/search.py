@@ -9,8 +9,8 @@ import pandas as pd
 from brainrdl.report.blocks import NONE
 from brainrdl.report.run_files import read_table
 from brainrdl.report.task_tables import percent
+from brainrdl.run_folder import SEARCH
 
-SEARCH = "search.csv"
 SEARCH_WORDS = (
     "Every trial is a training with other settings; the one with the lowest validation error is chosen (bold). Test "
     "images were not looked at."

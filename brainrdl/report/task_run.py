@@ -11,6 +11,7 @@ import pandas as pd
 
 from brainrdl.rdms import join_rdms, load_rdms
 from brainrdl.report.run_files import predictions_file, read_experiment, read_predictions, read_table
+from brainrdl.run_folder import SEARCH, TRIAL
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -77,10 +78,14 @@ class TaskRun:
 def read_task_run(folder: str | Path) -> TaskRun:
     """Read what there is of a run, except its RDMs; nothing need be finished.
 
-    Raises ValueError for a folder that is no run, and for damaged files, by name.
+    Raises ValueError for a folder that is no run, for that of a search, and for damaged files, by name.
     """
     folder = Path(folder)
     experiment = read_experiment(folder)
+    if any(TRIAL in method for method in experiment["methods"]):
+        raise ValueError(
+            f"'{folder}' holds the trials of a search, which have seen no test image; its table is {folder / SEARCH}"
+        )
     methods, seeds = tuple(experiment["methods"]), tuple(experiment["seeds"])
     run = TaskRun(folder, str(experiment.get("name", folder.name)), experiment, methods, seeds)
     for method, seed in [(method, seed) for method in methods for seed in seeds]:

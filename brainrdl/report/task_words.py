@@ -37,7 +37,7 @@ def against_published(run: TaskRun, errors: pd.DataFrame) -> Iterator[Block]:
     assert told is not None
     known = errors[errors["published"].notna()]
     tested = known[known["low"].notna()]
-    within = (tested["low"] <= tested["published"]) & (tested["published"] <= tested["high"])
+    within = pd.Series([_side(row) == 0 for row in tested.to_dict("records")], index=tested.index, dtype=bool)
     words = [f"Published: {told.source}."]
     if len(tested):
         inside = ", ".join(tested["method"][within]) or "none"
@@ -74,13 +74,19 @@ def _order(known: pd.DataFrame) -> Iterator[str]:
     yield f"Of {len(pairs)} pairs of methods {alike} come in the published order."
 
 
+def _side(row: Mapping[Hashable, Any]) -> int:
+    """Where the published number lies: 0 within our interval, 1 above, -1 below it; all as they are printed."""
+    low, number, high = (round(100 * row[column], 2) for column in ("low", "published", "high"))
+    return int(number > high) - int(number < low)
+
+
 def _beside(row: Mapping[Hashable, Any]) -> str:
     start = f"**{row['method']}**: published {percent(row['published'])} %, here {percent(row['mean'])} %"
     if isnan(row["low"]):
         return f"{start}, of one network, so there is no interval."
-    inside = row["low"] <= row["published"] <= row["high"]
-    verdict = "contains" if inside else "does not contain"
-    where = "" if inside else ", which is " + ("higher" if row["published"] > row["high"] else "lower")
+    side = _side(row)
+    verdict = "does not contain" if side else "contains"
+    where = ", which is " + ("higher" if side > 0 else "lower") if side else ""
     return f"{start} [{interval(row['low'], row['high'])}]: our interval {verdict} the published number{where}."
 
 

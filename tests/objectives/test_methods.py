@@ -149,9 +149,14 @@ def test_combined(stages_of):
     assert settings.teacher_layers() == ("low", "high", "high")
 
 
-@pytest.mark.parametrize("key", ["data", "training", "student"])
+def test_images_of_ones_own_are_not_counted_where_deformed_ones_are_learned_from():
+    with pytest.raises(ValidationError, match="n_train counts the student's own images"):
+        METHODS["baseline"].model_validate({"method": "baseline", "data": "deformed", "n_train": 5})
+
+
+@pytest.mark.parametrize("key", ["data", "n_train", "training", "student"])
 def test_a_part_has_no_training_of_its_own(stages_of, key):
-    own = {"data": "deformed", "training": {"epochs": 3}, "student": {"weights": "x"}}[key]
+    own = {"data": "deformed", "n_train": 5, "training": {"epochs": 3}, "student": {"weights": "x"}}[key]
     parts = [{"method": "baseline", key: own}, {"method": "finetuning"}]
     with pytest.raises(ValidationError, match=f"'{key}' stands in part 'baseline', .* set it beside parts"):
         stages_of("combined", parts=parts)
