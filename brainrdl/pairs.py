@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brainrdl.stimuli import without_waiting
+
 
 class Pairs(NamedTuple):
     """Pairs of rows of a batch.
@@ -21,7 +23,7 @@ class Pairs(NamedTuple):
 
     def to(self, device: torch.device | str) -> Pairs:
         """The same pairs on `device`."""
-        return Pairs(self.i.to(device), self.j.to(device))
+        return Pairs(without_waiting(self.i, device), without_waiting(self.j, device))
 
 
 def all_pairs(n_stimuli: int) -> Pairs:

@@ -25,7 +25,7 @@ class Stimuli(NamedTuple):
     def subset(self, rows: Tensor) -> Stimuli:
         """The stimuli at `rows` (int64 indices), in that order."""
         ids = tuple(self.ids[row] for row in rows.tolist())
-        on_device = rows.to(self.images.device)
+        on_device = without_waiting(rows, self.images.device)
         labels = None if self.labels is None else self.labels[on_device]
         return Stimuli(self.images[on_device], ids, labels)
 
@@ -48,6 +48,14 @@ class StoredStimuli(Protocol):
     def read(self) -> Stimuli:
         """All of them in memory."""
         ...
+
+
+def without_waiting(values: Tensor, device: torch.device | str) -> Tensor:
+    """Numbers made on the processor, on `device`: the copy to CUDA waits in its queue, the program goes on.
+
+    CUDA has read ordinary memory when the call returns, so the values may be changed or forgotten afterwards.
+    """
+    return values.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def read_stimuli(stimuli: Stimuli | StoredStimuli) -> Stimuli:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from brainrdl.stimuli import Stimuli, Targets, check_stimuli, check_unique
+from brainrdl.stimuli import Stimuli, Targets, check_stimuli, check_unique, without_waiting
 
 
 def stimuli(**change):
@@ -73,3 +73,18 @@ def test_ids_must_be_different():
     check_unique(["a", "b"], "teacher")
     with pytest.raises(ValueError, match="teacher: stimulus id 'a' occurs 2 times"):
         check_unique(["a", "b", "a"], "teacher")
+
+
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("cuda:1", False), ("cpu", True), ("mps", True)])
+def test_copies_to_cuda_alone_are_not_waited_for(device, waits):
+    class Asked:
+        def to(self, device, non_blocking):
+            return device, non_blocking
+
+    assert without_waiting(Asked(), device) == (device, not waits)
+    assert without_waiting(Asked(), torch.device(device)) == (torch.device(device), not waits)
+
+
+def test_what_is_copied_without_waiting_is_the_same():
+    values = torch.arange(3)
+    assert torch.equal(without_waiting(values, "cpu"), values)

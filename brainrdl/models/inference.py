@@ -12,6 +12,18 @@ from brainrdl.layers import evaluating
 from brainrdl.stimuli import Stimuli, StoredStimuli, in_batches
 
 
+def on_device(stimuli: Stimuli | StoredStimuli, device: torch.device) -> Stimuli | StoredStimuli:
+    """The stimuli on the device where they are in memory and take at most half of what is free on it, else as they are.
+
+    Images that are looked at again and again are then copied once.
+    """
+    if not isinstance(stimuli, Stimuli) or device.type not in ("cuda", "mps"):
+        return stimuli
+    if device.type == "cuda" and stimuli.images.nbytes * 2 >= torch.cuda.mem_get_info(device)[0]:
+        return stimuli
+    return stimuli.to(device)
+
+
 def network_outputs(
     network: nn.Module,
     stimuli: Stimuli | StoredStimuli,

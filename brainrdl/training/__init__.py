@@ -1,5 +1,6 @@
 """Training: stages of a loss, on Lightning Fabric."""
 
-from brainrdl.training.trainer import EpochRecord, Trainer
+from brainrdl.training.record import EpochRecord
+from brainrdl.training.trainer import Trainer
 
 __all__ = ["EpochRecord", "Trainer"]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from brainrdl.training.trainer import EpochRecord, Progress
+from brainrdl.training.record import EpochRecord, Progress
 
 # A line at most this often where there is no terminal, in seconds.
 _LINE_EVERY = 10.0

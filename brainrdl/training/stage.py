@@ -33,9 +33,9 @@ class StageModule(nn.Module):
     Made by `stage_module`, which sets the hooks once.
 
     objective_of: term -> which objective gave it; stream_of: term -> the stream it comes from; known after a forward.
-    run: what is called for the student, itself or a compiled version of it. idle: parts of it that the stage does not
-    train, which stay in eval mode. n_classes: how many the student tells apart, known after `prepare_objectives`.
-    stimulus_norm: as in `Trainer`.
+    run: what is called for the student, itself or a compiled version of it. memory_format: of the images it is given.
+    idle: parts of it that the stage does not train, which stay in eval mode. n_classes: how many the student tells
+    apart, known after `prepare_objectives`. stimulus_norm: as in `Trainer`.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class StageModule(nn.Module):
         self.objective_of: dict[str, int] = {}
         self.stream_of: dict[str, str] = {TASK: "task", N_WRONG: "task"}
         self.run: Callable[[Tensor], Any] = student.__call__
+        self.memory_format = torch.contiguous_format
         self.idle: list[nn.Module] = []
         self.n_classes = 0
 
@@ -72,7 +73,7 @@ class StageModule(nn.Module):
         """The terms of one step, those of each objective under its own names."""
         terms: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
-        for shown in self._show(task, stimuli):
+        for shown in self._show(self._laid_out(task), self._laid_out(stimuli)):
             if shown.stream == "task" and self.with_task:
                 terms.update(_task_terms(shown.output, shown.batch))
             for k, objective in enumerate(self._objectives):
@@ -114,6 +115,12 @@ class StageModule(nn.Module):
         shown = _Shown("task", task, *self._run(of_task))
         with _in_eval_mode([] if self.stimulus_norm == "train" else norms):
             return [shown, _Shown("stimuli", stimuli, *self._run(of_stimuli))]
+
+    def _laid_out(self, batch: Stimuli | None) -> Stimuli | None:
+        """The batch, its images in the memory format; every objective is given the same tensor."""
+        if batch is None or batch.images.is_contiguous(memory_format=self.memory_format):
+            return batch
+        return batch._replace(images=batch.images.contiguous(memory_format=self.memory_format))
 
     def _preprocessed(self, batch: Stimuli) -> Tensor:
         return batch.images if self.preprocess is None else self.preprocess(batch.images)
@@ -253,6 +260,25 @@ def unused_parameters(module: StageModule, task: Stimuli | None, stimuli: Stimul
         return trainable
     gradients = torch.autograd.grad(total, trainable, allow_unused=True)
     return [parameter for parameter, gradient in zip(trainable, gradients, strict=True) if gradient is None]
+
+
+def trainable_parameters(module: StageModule, stage: Stage) -> list[nn.Parameter]:
+    """The parameters of student and objectives that are trained. Raises ValueError where there are none."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(
+            f"stage '{stage.name}' trains nothing: its loss depends on no parameter with requires_grad; unfreeze some"
+        )
+    return parameters
+
+
+def alpha_names(module: StageModule, n_objectives: int) -> list[str]:
+    """The columns of the alphas: by what the terms of an objective begin with, or by its first where two are alike."""
+    if n_objectives == 1:
+        return ["alpha"]
+    first = [next(name for name, k in module.objective_of.items() if k == index) for index in range(n_objectives)]
+    kinds = [name.partition("/")[0] for name in first]
+    return [f"alpha/{kind if kinds.count(kind) == 1 else name}" for kind, name in zip(kinds, first, strict=True)]
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brainrdl.models.inference import on_device
 from brainrdl.randomness import Draw, torch_seeded
-from brainrdl.stimuli import Stimuli, check_stimuli, check_unique
+from brainrdl.stimuli import Stimuli, check_stimuli, check_unique, read_stimuli, without_waiting
 
 Augment = Callable[[Tensor, np.random.Generator], Tensor]
 
@@ -108,10 +109,7 @@ class _InMemory:
 
     def __init__(self, data: Stimuli, what: str, device: torch.device, augment: Augment | None, has_task: bool) -> None:
         data = check_stimuli(data if has_task else data._replace(labels=None), what)
-        if device.type == "mps" or (
-            device.type == "cuda" and data.images.nbytes * 2 < torch.cuda.mem_get_info(device)[0]
-        ):
-            data = data.to(device)
+        data = read_stimuli(on_device(data, device))
         self.data, self.device, self.augment = data, device, augment
         self.purpose = "augment" if has_task else "augment stimuli"
         self.ids = data.ids
@@ -119,10 +117,10 @@ class _InMemory:
 
     def read(self, batches: Sequence[np.ndarray], draws: Sequence[Draw]) -> Iterator[Stimuli]:
         """All rows go to the device at once."""
-        on_device = torch.from_numpy(np.concatenate(batches)).to(self.data.images.device)
+        all_rows = without_waiting(torch.from_numpy(np.concatenate(batches)), self.data.images.device)
         start = 0
         for batch, draw in zip(batches, draws, strict=True):
-            rows = on_device[start : start + len(batch)]
+            rows = all_rows[start : start + len(batch)]
             start += len(batch)
             labels = None if self.data.labels is None else self.data.labels[rows]
             stimuli = Stimuli(self.data.images[rows], tuple(self.ids[row] for row in batch), labels)

@@ -7,29 +7,34 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 from brainrdl.layers import evaluating
-from brainrdl.models.inference import predict
+from brainrdl.models.inference import on_device, predict
 from brainrdl.objectives.base import Stage
 from brainrdl.randomness import Draw, seed_torch, torch_seeded
 from brainrdl.runs import first_difference
-from brainrdl.sources.network import check_finite
+from brainrdl.sources.network import NetworkTeacher, check_finite
 from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli
 from brainrdl.training.checkpoint import load_checkpoint, save_checkpoint
 from brainrdl.training.devices import make_fabric
+from brainrdl.training.layout import channels_last as in_channels_last
+from brainrdl.training.layout import tensor_float32
+from brainrdl.training.record import EpochRecord, Progress
 from brainrdl.training.stage import (
     StageModule,
+    alpha_names,
     check_classes,
     copy_weights,
     frozen,
     loss_of,
     prepare_objectives,
     stage_module,
+    trainable_parameters,
     unused_parameters,
 )
 from brainrdl.training.stimulus_stream import CoveredStimuli, coverage
@@ -43,32 +48,6 @@ Evaluation = Callable[[nn.Module, int], Mapping[str, float]]
 
 # The loss terms stay on the device and are looked at this often: one synchronisation each time.
 _LOOK_EVERY = 50
-
-
-class EpochRecord(NamedTuple):
-    """What one epoch came to.
-
-    history: stage, epoch, learning_rate, task, every auxiliary term, alpha, train_error, validation_error and
-    what the evaluations gave; losses are means over the epoch's images, errors fractions. train_error is
-    counted while learning (dropout on). Of a measured teacher, a term's mean is over the batches with measured pairs
-    and n_pairs/<term> is the mean number of pairs in those; both are NaN where no batch had any.
-    timing: seconds, images_per_second (of the task where there is one).
-    """
-
-    history: dict[str, Any]
-    timing: dict[str, float]
-
-
-class Progress(Protocol):
-    """What shows a training to a person."""
-
-    def step(self, stage: str, epoch: int, n_epochs: int, step: int, n_steps: int, values: Mapping[str, float]) -> None:
-        """Called every so many steps, with the newest loss terms."""
-        ...
-
-    def epoch(self, record: EpochRecord, n_epochs: int) -> None:
-        """Called at the end of an epoch."""
-        ...
 
 
 class Trainer:
@@ -89,6 +68,10 @@ class Trainer:
     keep: "last", or "best" for the weights with the lowest validation error in the last stage (never test).
     checkpoint: file to go on from; written after every epoch. compile: run the student's training steps under
         torch.compile.
+    channels_last: student, teachers and images lie in memory as `torch.channels_last`, in which convolutions are often
+        faster; the networks are put back afterwards. tf32: on CUDA, matrix products of training steps in
+        TensorFloat-32, as torch's convolutions are by default; evaluations and RDMs are not changed. Both round
+        differently.
     accelerator, devices, num_nodes, strategy: as in `lightning_fabric.Fabric`. precision: "32-true" (default),
         "16-mixed" or "bf16-mixed". Or give a `fabric`.
     progress: shows the training to a person.
@@ -115,6 +98,8 @@ class Trainer:
         keep: str = "last",
         checkpoint: Path | str | None = None,
         compile: bool = False,
+        channels_last: bool = False,
+        tf32: bool = False,
         fabric: Fabric | None = None,
         accelerator: str = "auto",
         devices: int = 1,
@@ -141,7 +126,7 @@ class Trainer:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress = progress
         self.fabric = fabric or make_fabric(accelerator, devices, num_nodes, precision, strategy)
-        self.compile = compile
+        self.compile, self.channels_last, self.tf32 = compile, channels_last, tf32
         self.n_epochs = sum(stage.epochs for stage in self.stages)
         self.copied: list[str] = []
         self.not_copied: list[str] = []
@@ -171,6 +156,7 @@ class Trainer:
         if validation is not None:
             _check_validation(validation)
         device = self.fabric.device
+        validation = None if validation is None else on_device(validation, device)
         self.student.to(device)
         if self.preprocess is not None:
             self.preprocess.to(device)
@@ -237,10 +223,15 @@ class Trainer:
     def _training(self) -> dict[str, Any]:
         """What a checkpoint must have in common with the training that goes on from it."""
         stages = [f"{stage.name}: {stage.epochs} epochs" for stage in self.stages]
-        # Named where they are set, so that checkpoints from before there were stimuli can be gone on from.
-        of_stimuli = {"stimulus_batch_size": self.stimulus_batch_size, "stimulus_norm": self.stimulus_norm}
+        # Named where they are set, so that checkpoints from before there were such settings can be gone on from.
+        others = {
+            "stimulus_batch_size": self.stimulus_batch_size,
+            "stimulus_norm": self.stimulus_norm,
+            "channels_last": self.channels_last or None,
+            "tf32": self.tf32 or None,
+        }
         described = {"seed": self.seed, "batch_size": self.batch_size, "keep": self.keep, "stages": stages}
-        return described | {name: value for name, value in of_stimuli.items() if value is not None}
+        return described | {name: value for name, value in others.items() if value is not None}
 
     def _run_stage(
         self,
@@ -259,13 +250,20 @@ class Trainer:
         if start is None and stage.initial_weights is not None:
             self.copied, self.not_copied = copy_weights(self.student, stage.initial_weights)
         check_finite(self.student, "student")
-        with stage_module(self.student, stage, self.preprocess, self.stimulus_norm) as module:
+        sources = [getattr(objective, "teacher", None) for objective in stage.objectives]
+        networks = [self.student, *(source.network for source in sources if isinstance(source, NetworkTeacher))]
+        with (
+            stage_module(self.student, stage, self.preprocess, self.stimulus_norm) as module,
+            in_channels_last(networks, self.channels_last),
+        ):
+            if self.channels_last:
+                module.memory_format = torch.channels_last
             batches = [None if s is None else next(iter(s.batches(origin))) for s in (task, stimuli)]
             with torch_seeded(origin.torch_seed("objectives")):
                 prepare_objectives(module, batches[0], batches[1])
                 unused = unused_parameters(module, batches[0], batches[1])
             with frozen(module, unused):
-                optimizer = stage.optimizer(_trainable(module, stage))
+                optimizer = stage.optimizer(trainable_parameters(module, stage))
                 rates = [group["lr"] for group in optimizer.param_groups]
                 if self.compile:
                     torch.compiler.reset()  # what was compiled for an earlier stage knows only that stage's hooks
@@ -279,16 +277,9 @@ class Trainer:
                     factor = stage.learning_rate(epoch, stage.epochs)
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * factor
-                    record = self._run_epoch(
-                        stage,
-                        first,
-                        origin._replace(epoch=epoch),
-                        wrapped,
-                        module,
-                        fabric_optimizer,
-                        task,
-                        stimuli,
-                    )
+                    now = origin._replace(epoch=epoch)
+                    with tensor_float32(self.fabric.device, self.tf32):
+                        record = self._run_epoch(stage, first, now, wrapped, module, fabric_optimizer, task, stimuli)
                     record.history["learning_rate"] = rates[0] * factor
                     self._evaluate(record, validation, index, first + epoch)
                     history.append(record.history)
@@ -359,7 +350,7 @@ class Trainer:
         seconds = time.perf_counter() - begin
         values, n_images = sums.means(self.fabric)
         row: dict[str, Any] = {"stage": stage.name, "epoch": first + draw.epoch, "learning_rate": math.nan, **values}
-        for name, alpha in zip(_alpha_names(module, len(alphas)), alphas, strict=True):
+        for name, alpha in zip(alpha_names(module, len(alphas)), alphas, strict=True):
             row[name] = alpha
         return EpochRecord(row, {"seconds": seconds, "images_per_second": n_images / seconds})
 
@@ -398,24 +389,6 @@ class Trainer:
             "history": history,
         }
         save_checkpoint(self.checkpoint, state)
-
-
-def _trainable(module: StageModule, stage: Stage) -> list[nn.Parameter]:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ValueError(
-            f"stage '{stage.name}' trains nothing: its loss depends on no parameter with requires_grad; unfreeze some"
-        )
-    return parameters
-
-
-def _alpha_names(module: StageModule, n_objectives: int) -> list[str]:
-    """The columns of the alphas: by what the terms of an objective begin with, or by its first where two are alike."""
-    if n_objectives == 1:
-        return ["alpha"]
-    first = [next(name for name, k in module.objective_of.items() if k == index) for index in range(n_objectives)]
-    kinds = [name.partition("/")[0] for name in first]
-    return [f"alpha/{kind if kinds.count(kind) == 1 else name}" for kind, name in zip(kinds, first, strict=True)]
 
 
 def _check_validation(validation: Stimuli | StoredStimuli) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from brainrdl.models import MnistCNN, Preprocessing, network_outputs, predict
+from brainrdl.models.inference import on_device
 from brainrdl.stimuli import Stimuli
 
 
@@ -53,3 +54,30 @@ def test_outputs_that_are_no_table_are_refused_and_the_mode_is_put_back(network,
     with pytest.raises(ValueError, match=f"the network gives {got} for 10 stimuli, expected .n_stimuli, n_outputs."):
         network_outputs(network.train(), stimuli, preprocess, batch_size=10)
     assert network.training
+
+
+@pytest.mark.parametrize(("free", "moved"), [(3.0, True), (1.5, False)])
+def test_images_are_copied_to_cuda_where_they_take_less_than_half_of_what_is_free(monkeypatch, stimuli, free, moved):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * stimuli.images.nbytes), 0))
+    monkeypatch.setattr(Stimuli, "to", lambda self, device: self._replace(ids=(f"on {device}",)))
+    there = on_device(stimuli, torch.device("cuda"))
+    assert there.ids == (("on cuda",) if moved else stimuli.ids)
+
+
+def test_images_that_are_read_as_needed_and_those_for_the_cpu_stay(stimuli):
+    stored = FewStimuli(stimuli)
+    assert on_device(stored, torch.device("cuda")) is stored
+    assert on_device(stimuli, torch.device("cpu")) is stimuli
+
+
+class FewStimuli:
+    """Stimuli that are read when they are needed."""
+
+    def __init__(self, stimuli):
+        self.ids, self.labels, self.stimuli = stimuli.ids, stimuli.labels, stimuli
+
+    def subset(self, rows):
+        return FewStimuli(self.stimuli.subset(rows))
+
+    def read(self):
+        return self.stimuli

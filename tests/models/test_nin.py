@@ -58,3 +58,18 @@ def test_lin_et_als_variant_has_a_smaller_third_kernel():
     assert NiN(conv3_kernel=3).eval()(torch.rand(1, 3, 32, 32)).shape == (1, 100)
     with pytest.raises(ValueError, match=r"conv3_kernel: expected an odd number, .*; got 4"):
         NiN(conv3_kernel=4)
+
+
+def test_as_many_weights_as_counted_by_hand():
+    #        kernel² · in · out + bias and two of batch norm
+    conv1 = 25 * 3 * 192 + 3 * 192 + 192 * 160 + 3 * 160 + 160 * 96 + 3 * 96
+    conv2 = 25 * 96 * 192 + 3 * 192 + 2 * (192 * 192 + 3 * 192)
+    conv3 = 25 * 192 * 192 + 3 * 192 + 192 * 192 + 3 * 192 + 192 * 100 + 3 * 100
+    assert n_weights(NiN()) == conv1 + conv2 + conv3 == 1_577_196
+    assert n_weights(NiN(n_classes=100)) == 1_577_196 + 100 * 100 + 100
+    assert n_weights(NiN(n_features=10)) == 1_577_196 - 90 * (192 + 3)
+    assert n_weights(NiN(conv3_kernel=3)) == 1_577_196 - 16 * 192 * 192
+
+
+def n_weights(network):
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -10,13 +10,24 @@ from rsatoolbox.rdm import RDMs
 from torch import nn
 
 from brainrdl.layers import record_layers
-from brainrdl.objectives import DeepSupervision, Distillation, Hints, RDLObjective, Stage, sgd
+from brainrdl.objectives import (
+    DeepSupervision,
+    Distillation,
+    Hints,
+    LinearCKA,
+    RDLObjective,
+    RelationalDistillation,
+    SimilarityPreserving,
+    Stage,
+    sgd,
+)
 from brainrdl.sources.rdms import MeasuredRDMs
 from brainrdl.stimuli import Stimuli
 from brainrdl.training import Trainer
 
 UP_TO_POOL2 = {"conv1", "conv2"}
 ALL = {"conv1", "conv2", "fc", "norm", "readout"}
+RELATIONS = (RelationalDistillation, SimilarityPreserving, LinearCKA)
 
 METHODS = {
     "baseline": (lambda t: Stage(), ALL),
@@ -28,6 +39,10 @@ METHODS = {
     "deep supervision": (lambda t: Stage(DeepSupervision(["pool2"]), task_weight=0), UP_TO_POOL2),
     "hints": (lambda t: Stage(Hints(t, {"pool2": "pool2"}), task_weight=0), UP_TO_POOL2),
     "distillation": (lambda t: Stage(Distillation(t), task_weight=0), ALL),
+    "relations": (
+        lambda t: Stage([kind(t, {"pool2": "pool2"}) for kind in RELATIONS], task_weight=0),
+        UP_TO_POOL2,
+    ),
     "combined": (lambda t: Stage([RDLObjective(t, {"fc": "fc"}), Distillation(t)], [1.0, 0.5]), ALL),
 }
 

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 import brainrdl.layers
-from brainrdl.objectives import DeepSupervision, Distillation, Hints, RDLObjective, Stage, sgd
+from brainrdl.objectives import (
+    DeepSupervision,
+    Distillation,
+    Hints,
+    LinearCKA,
+    RDLObjective,
+    RelationalDistillation,
+    SimilarityPreserving,
+    Stage,
+    sgd,
+)
 from brainrdl.objectives.method import MethodContext
 from brainrdl.objectives.methods import METHODS
 from brainrdl.schedule import constant
@@ -26,6 +36,10 @@ OBJECTIVES = {
     "deep supervision": (lambda t: DeepSupervision(["pool1", "pool2"]), UP_TO_POOL2),
     "hints": (lambda t: Hints(t, {"pool2": "pool2"}), UP_TO_POOL2),
     "distillation": (lambda t: Distillation(t), ALL),
+    "rkd": (lambda t: RelationalDistillation(t, {"pool2": "pool2"}), UP_TO_POOL2),
+    "similarity preserving": (lambda t: SimilarityPreserving(t, {"pool1": "pool2"}), UP_TO_POOL1),
+    "cka": (lambda t: LinearCKA(t, {"fc": "fc"}), UP_TO_FC),
+    "unbiased cka": (lambda t: LinearCKA(t, {"": "fc"}, unbiased=True), ALL),
 }
 
 
@@ -73,6 +87,9 @@ METHOD_SETTINGS = {
     "deep_supervision": {"layers": ["pool1"], "decay": "linear"},
     "hints": {"layers": {"pool1": "pool1"}, "hint_epochs": 1},
     "distillation": {},
+    "rkd": {"layers": {"pool1": "pool1", "fc": "fc"}},
+    "similarity_preserving": {"layers": {"pool1": "pool1", "fc": "fc"}},
+    "cka": {"layers": {"pool1": "pool1", "fc": "fc"}},
     "rdl": {"layers": {"pool1": "pool1", "fc": "fc"}, "pairs": 30},
     "combined": {
         "parts": [
@@ -88,6 +105,9 @@ TERMS = {
     "deep_supervision": {"deep_supervision/pool1"},
     "hints": {"hints/pool1"},
     "distillation": {"distillation/output"},
+    "rkd": {"rkd/pool1/distance", "rkd/pool1/angle", "rkd/fc/distance", "rkd/fc/angle"},
+    "similarity_preserving": {"similarity_preserving/pool1", "similarity_preserving/fc"},
+    "cka": {"cka/pool1", "cka/fc"},
     "rdl": {"rdl/pool1", "rdl/fc"},
     "combined": {"hints/pool1", "rdl/pool1", "rdl/fc", "distillation/output"},
 }

@@ -211,7 +211,14 @@ def test_break_leaves_the_student_as_of_that_epoch(make_net, train, validation, 
 
 def test_half_precision(make_net, teacher, train, validation, fit):
     """Under autocast the terms are computed in full precision, from patterns that are not."""
-    from brainrdl.objectives import DeepSupervision, Distillation, Hints
+    from brainrdl.objectives import (
+        DeepSupervision,
+        Distillation,
+        Hints,
+        LinearCKA,
+        RelationalDistillation,
+        SimilarityPreserving,
+    )
 
     def run(precision):
         objectives = [
@@ -220,6 +227,9 @@ def test_half_precision(make_net, teacher, train, validation, fit):
             DeepSupervision(["pool1"]),
             Hints(teacher, {"pool1": "pool1"}),
             Distillation(teacher),
+            RelationalDistillation(teacher, {"fc": "fc"}),
+            SimilarityPreserving(teacher, {"pool2": "pool2"}),
+            LinearCKA(teacher, {"pool2": "pool2"}),
         ]
         student = make_net(0, dropout=0)
         stage = Stage(objectives, 0.5, optimizer=sgd(0.0))
