@@ -46,7 +46,7 @@ def _search(run: TaskRun) -> list[Block]:
 
 def _sizes(run: TaskRun) -> list[Block]:
     """Where a run has rdl_N and baseline_N, learned from N images: the one against the other, seed by seed."""
-    sizes = {"": run.settings["methods"]["baseline"]["n_train"]} | {
+    sizes: dict[str, int] = {"": run.settings["methods"]["baseline"]["n_train"]} | {
         f"_{n}": int(n) for n in (label.removeprefix("baseline_") for label in run.methods) if n.isdecimal()
     }
     tables = []

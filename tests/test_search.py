@@ -197,6 +197,13 @@ def test_a_report_of_trials_is_refused(searched):
     assert result.exit_code == 2 and "holds the trials of a search" in result.output
 
 
+def test_a_method_without_values_to_try_is_left_as_it_is(tmp_path):
+    file = write(tmp_path, every={})
+    assert {trial.label for trial in draw_trials(load_experiment(str(file)))} == {"rdl"}
+    result = call(write(tmp_path, every={}, methods={}), "--search", "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "search: no values to try" in result.output
+
+
 def test_without_a_search_there_is_nothing_to_search(tmp_path):
     settings = {key: value for key, value in SEARCHED.items() if key != "search"}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(settings))
@@ -275,4 +282,6 @@ def test_what_goes_beyond_mnist_has_its_data_and_teacher():
     table, beyond = load_experiment("mnist"), load_experiment("mnist_beyond")
     assert (beyond.data, beyond.teacher, beyond.student) == (table.data, table.teacher, table.student)
     assert beyond.methods["rdl"].layers == table.methods["rdl"].layers
-    assert len({trial.label for trial in draw_trials(beyond)}) == len(beyond.methods)
+    numbers = pd.DataFrame(draw_trials(beyond))["label"].value_counts()
+    assert set(numbers) == {beyond.search.trials}
+    assert set(beyond.methods) - set(numbers.index) == {"baseline_50000", "rdl_50000"}

@@ -57,7 +57,9 @@ def run_search(experiment: Experiment, out: Path, options: RunOptions | None = N
         table = _results(experiment, searched, trials, out)
         best = {trials[row].label: trials[row].settings for row in table.index[table["chosen"]]}
         chosen = experiment.model_dump(mode="json", exclude_unset=True)
-        chosen["methods"] = {label: with_settings(given, best[label]) for label, given in chosen["methods"].items()}
+        chosen["methods"] = {
+            label: with_settings(given, best.get(label, {})) for label, given in chosen["methods"].items()
+        }
         if (out / SEARCH).exists() and (out / CHOSEN).exists():
             before = pd.read_csv(out / SEARCH)
             table = pd.concat([before[~before["method"].isin(best)], table], ignore_index=True)
@@ -70,7 +72,10 @@ def run_search(experiment: Experiment, out: Path, options: RunOptions | None = N
 
 
 def draw_trials(experiment: Experiment) -> list[Trial]:
-    """The trials of every method, a function of the settings alone. Raises ValueError for a space that is too small."""
+    """The trials of every method that has values to try, a function of the settings alone.
+
+    Raises ValueError for nothing to try, a value given twice, and fewer combinations than trials.
+    """
     from sklearn.model_selection import ParameterGrid, ParameterSampler
 
     search = experiment.search
@@ -82,6 +87,8 @@ def draw_trials(experiment: Experiment) -> list[Trial]:
     trials = []
     for label in experiment.methods:
         space = search.space(label)
+        if not space:
+            continue
         for path, values in space.items():
             if len({repr(value) for value in values}) < len(values):
                 raise ValueError(f"search: '{path}' of method '{label}' has a value twice: {values}; give each once")
@@ -94,6 +101,8 @@ def draw_trials(experiment: Experiment) -> list[Trial]:
         seed = Draw(search.seed).torch_seed(f"search {label}") % 2**32
         drawn = ParameterSampler(space, search.trials, random_state=seed)
         trials += [Trial(label, k, {key: one[key] for key in space}) for k, one in enumerate(drawn)]
+    if not trials:
+        raise ValueError("search: no values to try; give some under search.every or search.methods")
     return trials
 
 

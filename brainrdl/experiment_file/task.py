@@ -92,10 +92,10 @@ class SearchSettings(Settings):
 
     trials: of each method, drawn without replacement from all combinations of its values. epochs: of a trial, as a
     share of the full number; all that counts epochs (warm-ups, hint epochs, halvings) is shortened alike, but not the
-    decay "lee", which is a factor an epoch. seed: of the
-    trials' trainings, and of what is drawn. every: for every method, key.path of the method's settings -> values.
-    methods: label -> the same for one method, in place of `every` where it has the same key. data: settings of the
-    experiment's `data` that are different in the search.
+    decay "lee", which is a factor an epoch. seed: of the trials' trainings, and of what is drawn. every: for every
+    method, key.path of the method's settings -> values. methods: label -> the same for one method, in place of `every`
+    where it has the same key; a method with no values in either is not searched. data: settings of the experiment's
+    `data` that are different in the search.
     """
 
     trials: int = Field(8, ge=1)
