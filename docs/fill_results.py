@@ -46,9 +46,12 @@ def _search(run: TaskRun) -> list[Block]:
 
 def _sizes(run: TaskRun) -> list[Block]:
     """Where a run has rdl_N and baseline_N, learned from N images: the one against the other, seed by seed."""
-    sizes: dict[str, int] = {"": run.settings["methods"]["baseline"]["n_train"]} | {
+    of_all = run.settings["methods"].get("baseline", {}).get("n_train") or run.settings["data"]["train"]
+    sizes: dict[str, int] = {"": of_all or 0} | {
         f"_{n}": int(n) for n in (label.removeprefix("baseline_") for label in run.methods) if n.isdecimal()
     }
+    if any(f"{method}{ending}" not in run.methods for ending in sizes for method in ("baseline", "rdl")):
+        raise ValueError(f"{run.folder}: expected a method rdl_N for every baseline_N, and rdl and baseline")
     tables = []
     for ending, n_images in sorted(sizes.items(), key=lambda item: item[1]):
         labels = [f"baseline{ending}", f"rdl{ending}"]
