@@ -288,7 +288,7 @@ def _full_precision(patterns: Tensor) -> Iterator[None]:
 @contextmanager
 def _no_reduced_products() -> Iterator[None]:
     # torch 2.9 gave each backend a setting of its own; once one is set, the old common setting may not be read.
-    backends = _matmul_backends()
+    backends = matmul_backends()
     reduced = [(b, b.fp32_precision) for b in backends if b.fp32_precision not in ("none", "ieee")]
     common = None if backends else torch.get_float32_matmul_precision()
     try:
@@ -306,6 +306,7 @@ def _no_reduced_products() -> Iterator[None]:
             torch.set_float32_matmul_precision(common)
 
 
-def _matmul_backends() -> list[Any]:
+def matmul_backends() -> list[Any]:
+    """What of torch has a precision of its own for products of float32 matrices: since 2.9, each backend."""
     candidates = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
     return [backend for backend in candidates if hasattr(backend, "fp32_precision")]

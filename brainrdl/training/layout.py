@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
+
+from brainrdl.dissimilarity import matmul_backends
 
 
 @contextmanager
@@ -38,9 +39,8 @@ def tensor_float32(device: torch.device, wanted: bool = True) -> Iterator[None]:
         yield
         return
     common = torch.get_float32_matmul_precision()
-    # The common setting also sets those of the backends, which torch has since 2.9.
-    candidates: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
-    before = [(backend, backend.fp32_precision) for backend in candidates if hasattr(backend, "fp32_precision")]
+    # The common setting also sets those of the backends.
+    before = [(backend, backend.fp32_precision) for backend in matmul_backends()]
     try:
         torch.set_float32_matmul_precision("high")
         yield
