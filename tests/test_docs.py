@@ -4,14 +4,17 @@ import ast
 import inspect
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+import docstrings
+import fill_results
+import make_pages
 import pytest
+import settings_tables
 import torch
 import yaml
 from typer.main import get_command
@@ -28,12 +31,6 @@ from brainrdl.objectives.rdl import RDLSettings
 from brainrdl.report.figure import KINDS
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs"))
-
-import docstrings  # noqa: E402
-import fill_results  # noqa: E402
-import make_pages  # noqa: E402
-import settings_tables  # noqa: E402
 
 NOT_WRITTEN = ("made", "api", "_build", "report")  # reports are of the runs that are kept
 WRITTEN = [path for path in sorted((ROOT / "docs").rglob("*.md")) if path.parent.name not in NOT_WRITTEN]

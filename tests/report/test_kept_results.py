@@ -3,12 +3,13 @@
 import gzip
 import json
 import shutil
-import sys
 from pathlib import Path
 
+import fill_results
 import pandas as pd
 import pytest
 import yaml
+from keep_results import keep_results
 from typer.testing import CliRunner
 
 from brainrdl.analysis.rdms import load_rdms
@@ -18,11 +19,6 @@ from brainrdl.experiment_file import load_experiment
 from brainrdl.report import write_report
 from brainrdl.report.task_run import read_task_run
 from brainrdl.run_folder import extended
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
-
-import fill_results
-from keep_results import keep_results
 
 NETWORK = {
     "network": "mnist_cnn",
