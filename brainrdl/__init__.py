@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from brainrdl.objectives.base import Stage
     from brainrdl.pairs import Pairs, sample_pairs
+    from brainrdl.reductions import Reduction
     from brainrdl.schedule import constant, lee_decay, linear_decay, warm_up
     from brainrdl.sources import (
         CombinedTeacher,
@@ -50,6 +51,7 @@ __all__ = [
     "Pairs",
     "PatternTable",
     "RDLObjective",
+    "Reduction",
     "RelationalDistillation",
     "SimilarityPreserving",
     "Stage",
@@ -81,6 +83,7 @@ _MODULES = {
     "Pairs": "brainrdl.pairs",
     "PatternTable": "brainrdl.sources",
     "RDLObjective": "brainrdl.objectives",
+    "Reduction": "brainrdl.reductions",
     "RelationalDistillation": "brainrdl.objectives",
     "SimilarityPreserving": "brainrdl.objectives",
     "Stage": "brainrdl.objectives.base",

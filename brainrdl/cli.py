@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from brainrdl import __version__
+from brainrdl.failures import stop, tells
 
 if TYPE_CHECKING:
     from brainrdl.data import Description
@@ -500,8 +501,10 @@ def _told(context: typer.Context, again: str = "") -> Iterator[None]:
     """Turn errors into one short message and the exit status that the documentation promises."""
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; what is finished is kept.{f' Go on with: {again}' if again else ''}", err=True)
+    except KeyboardInterrupt as error:
+        if tells(error, 130):
+            typer.echo(f"interrupted; what is finished is kept.{f' Go on with: {again}' if again else ''}", err=True)
+        stop(130)
         raise typer.Exit(130) from None
     except (ValueError, FloatingPointError, OSError) as error:
         if context.obj and context.obj["traceback"]:
@@ -509,8 +512,11 @@ def _told(context: typer.Context, again: str = "") -> Iterator[None]:
         message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         if isinstance(error, OSError):
             message += "; nothing that was finished is lost: make room or choose a writable --out, then go on"
-        typer.echo(f"error: {message}", err=True)
-        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+        status = 2 if isinstance(error, ValueError) else 1
+        if tells(error, status):
+            typer.echo(f"error: {message}", err=True)
+        stop(status)
+        raise typer.Exit(status) from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ and whitening (`cosine_cov`, `corr_cov`). Their names are rsatoolbox's.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,42 +58,62 @@ def check_discrepancy(name: str, normalization: str | None = None) -> str:
 
 
 def discrepancy(name: str, predicted: Tensor, target: Measured, pairs: Pairs, n_stimuli: int) -> Tensor:
-    """How far the predicted dissimilarities are from the target, a scalar >= 0.
+    """How far the predicted dissimilarities are from the target, a scalar >= 0, or one for each row.
 
-    name: one of `DISCREPANCIES`. predicted: (n_pairs,); where the target's weight is 0 its value does not
-    matter and it gets no gradient. pairs, n_stimuli: which stimuli the pairs share, for the whitened ones.
+    name: one of `DISCREPANCIES`. predicted: (n_pairs,), or (n_rows, n_pairs) with targets of the same shape; where the
+    target's weight is 0 its value does not matter and it gets no gradient. pairs, n_stimuli: which stimuli the pairs
+    share, for the whitened ones. Returns () or (n_rows,).
 
     `mse`: Σ w (d - t)² / Σ w. `scaled_mse`: Σ w (s d - t)² / Σ w, s >= 0 the scale that fits best, so in the target's
     units, whatever the size of d. Both are 0 where nothing was measured. The others: 1 - similarity, in 0…2; 1 and
     without gradient where the similarity is not defined (nothing measured, or no variance over the pairs).
     """
-    values, weights = target
-    predicted = torch.where(weights > 0, predicted, 0)
-    values, weights = values.to(predicted.dtype), weights.to(predicted.dtype)
-    if name == "mse":
-        return (weights * (predicted - values).square()).sum() / _nonzero(weights.sum())
-    if name == "scaled_mse":
-        return _scaled_mse(predicted, values, weights)
-    # Neither the size of the dissimilarities nor that of the weights matters: made 1, their squares cannot overflow.
-    weights = weights / _nonzero(weights.sum())
-    raw = torch.stack([predicted, values])  # (2, n_pairs)
-    raw = raw / _nonzero(raw.detach().abs().sum(1, keepdim=True))
-    root = weights.sqrt()
-    # Centring a constant leaves rounding errors, which are no shape.
-    noise = torch.finfo(raw.dtype).eps * (root * raw.detach().abs()).sum(1)
-    if name in ("correlation", "corr_cov"):
-        raw = raw - (weights * raw).sum(1, keepdim=True)
-    vectors = root * raw
-    has_shape = (vectors.square().sum(1).sqrt() > noise).all()
-    vectors = torch.where(has_shape, vectors, torch.ones_like(vectors))
-    whitened = _whiten(vectors, weights > 0, pairs, n_stimuli) if name.endswith("_cov") else vectors
-    # Sums and not a matrix product, which autocast would round to half precision.
-    squared_norms = (vectors * whitened).sum(1)  # (2,)
-    cosine = (vectors[0] * whitened[1]).sum() / squared_norms.prod().sqrt()
-    return 1 - torch.where(has_shape, cosine, 0)
+    result: Tensor = _Discrepancy.apply(predicted, *target, name, pairs, n_stimuli)
+    return result
 
 
-def _scaled_mse(predicted: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+class _Discrepancy(torch.autograd.Function):
+    """The discrepancies together with their gradients, which are short formulas: autograd would keep a step for each
+    of the many small operations, and start as many more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, predicted: Tensor, values: Tensor, weights: Tensor, name: str, pairs: Pairs, n_stimuli: int
+    ) -> Tensor:
+        shape, dtype = predicted.shape, predicted.dtype
+        predicted, values, weights = (torch.atleast_2d(part) for part in (predicted, values, weights))
+        taking_part = weights > 0
+        predicted, values, weights = torch.where(taking_part, predicted, 0), values.to(dtype), weights.to(dtype)
+        # Neither the size of dissimilarities nor that of weights matters: made 1, their squares cannot overflow.
+        weights = weights / _nonzero(weights.sum(1, keepdim=True))
+        if name == "mse":
+            result, gradient = _mse(predicted, values, weights)
+        elif name == "scaled_mse":
+            result, gradient = _scaled_mse(predicted, values, weights)
+        else:
+            whiten = (taking_part, pairs, n_stimuli) if name.endswith("_cov") else None
+            result, gradient = _one_minus_cosine(predicted, values, weights, name.startswith("corr"), whiten)
+        ctx.save_for_backward(gradient.view(shape))
+        return result.view(shape[:-1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        (of_result,) = ctx.saved_tensors
+        return of_result * gradient[..., None], None, None, None, None, None
+
+
+# Each gives the discrepancies (n_rows,) and their gradients (n_rows, n_pairs), from (n_rows, n_pairs) each; what takes
+# no part is 0 in all, and weights sum to 1.
+
+
+def _mse(predicted: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    difference = predicted - values
+    weighted = weights * difference
+    return (weighted * difference).sum(1), 2 * weighted
+
+
+def _scaled_mse(predicted: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Σ w (s d - t)² / Σ w with s = max(0, Σ w d t / Σ w d²), the least-squares scale.
 
     s carries no gradient and needs none: it minimises the loss, whose derivative by s is therefore 0 (or s is 0 all
@@ -101,20 +121,56 @@ def _scaled_mse(predicted: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     to d: it neither draws the prediction towards 0 nor away from it. (A scale fitted to t instead would have d = 0 as
     its minimum.) Where d and t point apart (Σ w d t <= 0) s is 0 and nothing is learnt from the batch.
     """
-    weights = weights / _nonzero(weights.sum())
-    shape = predicted / _nonzero(predicted.detach().abs().sum())  # its square cannot overflow
-    fixed = shape.detach()
-    scale = (weights * fixed * values).sum() / _nonzero((weights * fixed.square()).sum())
-    return (weights * (scale.clamp(min=0) * shape - values).square()).sum()
+    size = _nonzero(predicted.abs().sum(1, keepdim=True))
+    shape = predicted / size
+    weighted = weights * shape
+    scale = (weighted * values).sum(1, keepdim=True) / _nonzero((weighted * shape).sum(1, keepdim=True))
+    scale = scale.clamp(min=0)
+    difference = scale * shape - values
+    weighted = weights * difference
+    return (weighted * difference).sum(1), 2 * scale / size * weighted
+
+
+def _one_minus_cosine(
+    predicted: Tensor, values: Tensor, weights: Tensor, centre: bool, whiten: tuple[Tensor, Pairs, int] | None
+) -> tuple[Tensor, Tensor]:
+    """1 - aᵀ V⁻¹ b / √(aᵀ V⁻¹ a · bᵀ V⁻¹ b), a and b made of predicted and target; V is the identity, or as `_whiten`.
+
+    Its derivative by a is ((1 - loss) V⁻¹ a / aᵀ V⁻¹ a) - V⁻¹ b / √(…).
+    """
+    raw = torch.stack([predicted, values])  # (2, n_rows, n_pairs)
+    size = raw.abs()
+    total = _nonzero(size.sum(2, keepdim=True))
+    raw = raw / total
+    root = weights.sqrt()
+    # Centring a constant leaves rounding errors, which are no shape.
+    noise = torch.finfo(raw.dtype).eps * (root * size / total).sum(2)
+    if centre:
+        raw = raw - (weights * raw).sum(2, keepdim=True)
+    vectors = root * raw
+    # What is NaN is not shapeless: it must show in the result.
+    shapeless = (vectors.square().sum(2).sqrt() <= noise).any(0)  # (n_rows,)
+    vectors = vectors.masked_fill(shapeless[:, None], 1)
+    whitened = vectors if whiten is None else _whiten(vectors, *whiten)
+    # Sums and not a matrix product, which autocast would round to half precision.
+    squared_norms = (vectors * whitened).sum(2)  # (2, n_rows)
+    norm = squared_norms.prod(0).sqrt()
+    cosine = (vectors[0] * whitened[1]).sum(1) / norm
+    gradient = whitened[0] * (cosine / squared_norms[0])[:, None] - whitened[1] / norm[:, None]
+    gradient = gradient * root
+    if centre:
+        gradient = gradient - weights * gradient.sum(1, keepdim=True)
+    return 1 - cosine.masked_fill(shapeless, 0), (gradient / total[0]).masked_fill(shapeless[:, None], 0)
 
 
 def _nonzero(total: Tensor) -> Tensor:
-    return torch.where(total > 0, total, 1)
+    return total.masked_fill(total <= 0, 1)
 
 
 def _whiten(vectors: Tensor, taking_part: Tensor, pairs: Pairs, n_stimuli: int) -> Tensor:
-    """V⁻¹ v for each row v, V the covariance of dissimilarity estimates as in rsatoolbox (identity noise).
+    """V⁻¹ v for each vector v, V the covariance of dissimilarity estimates as in rsatoolbox (identity noise).
 
+    vectors: (2, n_rows, n_pairs). taking_part: (n_rows, n_pairs).
     V has 4 on its diagonal and 1 where two pairs share a stimulus. With A the (n_pairs, n_stimuli) matrix
     that marks each pair's two stimuli, V = 2 I + A Aᵀ, so that V⁻¹ = (I - A (2 I + Aᵀ A)⁻¹ Aᵀ) / 2: a system
     of n_stimuli equations instead of n_pairs. Pairs that take no part have empty rows in A.
@@ -123,10 +179,11 @@ def _whiten(vectors: Tensor, taking_part: Tensor, pairs: Pairs, n_stimuli: int) 
     # The system is small and its condition number grows with the number of stimuli: float64 where there is one.
     v = vectors if vectors.device.type == "mps" else vectors.double()
     marks = taking_part.to(v.dtype)
-    shared = v.new_zeros(n_stimuli * n_stimuli).index_add_(0, i * n_stimuli + j, marks).view(n_stimuli, n_stimuli)
-    shared = shared + shared.T
-    shared = shared + torch.diag(shared.sum(1) + 2)  # 2 I + Aᵀ A
+    shared = v.new_zeros(len(marks), n_stimuli * n_stimuli).index_add_(1, i * n_stimuli + j, marks)
+    shared = shared.view(-1, n_stimuli, n_stimuli)
+    shared = shared + shared.mT
+    shared = shared + torch.diag_embed(shared.sum(2) + 2)  # 2 I + Aᵀ A
     masked = v * marks
-    per_stimulus = v.new_zeros(len(v), n_stimuli).index_add(1, i, masked).index_add(1, j, masked)
-    solved: Tensor = torch.linalg.solve(shared, per_stimulus.T).T  # (n_vectors, n_stimuli)
-    return ((v - marks * (solved[:, i] + solved[:, j])) / 2).to(vectors.dtype)
+    per_stimulus = v.new_zeros(2, len(marks), n_stimuli).index_add_(2, i, masked).index_add_(2, j, masked)
+    solved: Tensor = torch.linalg.solve(shared, per_stimulus.permute(1, 2, 0)).permute(2, 0, 1)
+    return ((v - marks * (solved[..., i] + solved[..., j])) / 2).to(vectors.dtype)

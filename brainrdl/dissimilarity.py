@@ -1,32 +1,42 @@
 """Differentiable dissimilarities at sampled pairs: a transform of the patterns, then one squared distance.
 
-Every dissimilarity is `scale * ||t(x_i) - t(x_j)||²` with its own transform t, so one kernel with one
-hand-written backward serves all. Names and units are rsatoolbox's where it has them (`euclidean`,
+Every dissimilarity is `scale * ||t(x_i) - t(x_j)||²` with its own transform t, so one kernel with one hand-written
+backward (`brainrdl.pair_distances`) serves all. Names and units are rsatoolbox's where it has them (`euclidean`,
 `correlation`, `mahalanobis`); `cosine` is scipy's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from brainrdl.pairs import Pairs
+from brainrdl.pair_distances import SMALL, RowTransform, squared_distances
+from brainrdl.pairs import Pairs, rows_of_pairs
+from brainrdl.precision import full_precision
 
 
 class Transformed(NamedTuple):
-    """Patterns made ready for the squared distance.
+    """Patterns, and what makes a squared distance of them.
 
-    patterns: (n_stimuli, n_dimensions). scale: what the squared distance is multiplied by.
-    undefined: (n_stimuli,) bool, patterns that have no such dissimilarity; None where all have one.
+    patterns: (n_stimuli, n_dimensions). scale: what the squared distance is multiplied by. row_transform: what is done
+    to each pattern before; None where nothing is. undefined: (n_stimuli,) bool, patterns that have no such
+    dissimilarity; None where all have one.
     """
 
     patterns: Tensor
     scale: float
+    row_transform: RowTransform | None = None
     undefined: Tensor | None = None
+
+    def explicit(self) -> Tensor:
+        """(n_stimuli, n_dimensions), the transformed patterns themselves, without the gradient of `row_transform`."""
+        if self.row_transform is None:
+            return self.patterns
+        first, norm, mean = self.row_transform
+        return ((self.patterns - first) / norm).sub_(mean)
 
 
 def sqeuclidean(patterns: Tensor) -> Transformed:
@@ -44,8 +54,9 @@ def cosine(patterns: Tensor) -> Transformed:
 
     Half the squared distance between unit vectors is one minus their inner product.
     """
-    unit, norm = _UnitLength.apply(patterns)
-    return Transformed(unit, 0.5, norm[:, 0] == 0)
+    if not _is_small(patterns):
+        return _unit_length(patterns, centred=False)
+    return _small_unit_length(patterns.to(precise(patterns)))
 
 
 def correlation(patterns: Tensor) -> Transformed:
@@ -53,8 +64,52 @@ def correlation(patterns: Tensor) -> Transformed:
 
     Subtracting the first unit before the mean makes a constant pattern exactly zero, whatever its size.
     """
+    if not _is_small(patterns):
+        return _unit_length(patterns, centred=True)
+    patterns = patterns.to(precise(patterns))
     shifted = patterns - patterns[:, :1].detach()  # what is the same for all units cancels, and so does its gradient
-    return cosine(shifted - shifted.mean(1, keepdim=True))
+    return _small_unit_length(shifted - shifted.mean(1, keepdim=True))
+
+
+def _is_small(patterns: Tensor) -> bool:
+    return patterns.is_cpu and patterns.numel() <= SMALL
+
+
+def _small_unit_length(patterns: Tensor) -> Transformed:
+    """x / |x| as it is written; what is small is not worth preparing anything for."""
+    norm = torch.linalg.vector_norm(patterns, dim=1, keepdim=True)
+    undefined = norm.detach()[:, 0] == 0
+    return Transformed(patterns / _divisor(norm), 0.5, None, undefined)
+
+
+def _divisor(norm: Tensor) -> Tensor:
+    """What a pattern is divided by: 1 where it is zero, NaN where its length is more than the type can hold."""
+    return norm.masked_fill(norm == 0, 1).masked_fill(norm == torch.inf, torch.nan)
+
+
+@torch.no_grad()
+def _unit_length(patterns: Tensor, centred: bool) -> Transformed:
+    """How patterns, after their mean over units is taken away where `centred`, are divided by their length."""
+    n_stimuli, n_units = patterns.shape
+    first = patterns[:, :1].to(precise(patterns))
+    first = first if centred else torch.zeros_like(first)
+    mean, norm = torch.zeros_like(first), torch.zeros_like(first)
+    # Some rows at a time, which stay in the processor's cache while they are read again.
+    size = max(1, _ROWS_BYTES // (first.itemsize * max(1, n_units)))
+    for start in range(0, n_stimuli, size):
+        rows = slice(start, start + size)
+        block = patterns[rows].to(first.dtype)
+        if centred:
+            block = block - first[rows]
+            mean[rows] = block.mean(1, keepdim=True)
+            block.sub_(mean[rows])
+        norm[rows] = torch.linalg.vector_norm(block, dim=1, keepdim=True)
+    undefined = norm[:, 0] == 0
+    norm = _divisor(norm)
+    return Transformed(patterns, 0.5, RowTransform(first, norm, mean / norm), undefined)
+
+
+_ROWS_BYTES = 1 << 20
 
 
 def mahalanobis(patterns: Tensor, factor: Tensor) -> Transformed:
@@ -67,9 +122,15 @@ def mahalanobis(patterns: Tensor, factor: Tensor) -> Transformed:
         raise ValueError(
             f"precision has shape {tuple(factor.shape)}; patterns of {n_units} units need ({n_units}, {n_units})"
         )
+    patterns = patterns.to(precise(patterns))
     # The common mean cancels in every difference; subtracting it keeps the digits.
     whitened: Tensor = _Product.apply(patterns - patterns.detach().mean(0), factor.to(patterns))
     return Transformed(whitened, 1.0 / n_units)
+
+
+def precise(patterns: Tensor) -> torch.dtype:
+    """What dissimilarities are computed in: float64 for float64 patterns, else float32."""
+    return torch.float64 if patterns.dtype == torch.float64 else torch.float32
 
 
 def precision_factor(precision: Tensor) -> Tensor:
@@ -89,6 +150,26 @@ def precision_factor(precision: Tensor) -> Tensor:
     if failed:
         raise ValueError("precision is not positive definite; regularise the covariance before inverting it")
     return torch.as_tensor(factor)
+
+
+class PrecisionFactors:
+    """`precision_factor` of noise precisions by name, each also as patterns of a type and device need it.
+
+    precision: name -> (n_units, n_units). Raises ValueError as `precision_factor`.
+    """
+
+    def __init__(self, precision: Mapping[str, Tensor]) -> None:
+        self._exact = {name: precision_factor(matrix) for name, matrix in precision.items()}
+        self._ready: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def get(self, name: str, patterns: Tensor) -> Tensor | None:
+        """The factor that goes with patterns; None where there is none of the name."""
+        if name not in self._exact:
+            return None
+        key = (name, precise(patterns), patterns.device)
+        if key not in self._ready:
+            self._ready[key] = self._exact[name].to(patterns.device, key[1])
+        return self._ready[key]
 
 
 DISSIMILARITIES: dict[str, Callable[..., Transformed]] = {
@@ -126,33 +207,49 @@ def pair_dissimilarities(
     """
     check_dissimilarity(dissimilarity, precision)
     factor = None if precision is None else precision_factor(precision)
+    if 8 * len(pairs.i) < len(patterns) and patterns.numel() > SMALL:
+        rows, pairs = rows_of_pairs(pairs)
+        patterns = patterns.index_select(0, rows)
     transformed = transform_patterns(patterns, dissimilarity, factor)
-    values = squared_distances(transformed, pairs)
-    undefined = undefined_pairs(transformed, pairs)
-    return values if undefined is None else values.masked_fill(undefined, torch.nan)
+    return dissimilarities(transformed, pairs)
 
 
 def transform_patterns(patterns: Tensor, dissimilarity: str, factor: Tensor | None = None) -> Transformed:
-    """The patterns under which the dissimilarity is a squared distance, in float32 or float64.
+    """The patterns as rows, and how their squared distance becomes the dissimilarity.
 
-    patterns: (n_stimuli, ...). factor: of the precision, for `mahalanobis`.
+    patterns: (n_stimuli, ...). factor: of the precision, for `mahalanobis`. Raises ValueError where they are integers,
+    or have no unit.
     """
     flat = patterns.flatten(1) if patterns.ndim > 1 else patterns[:, None]
     if not flat.is_floating_point():
         raise ValueError(f"expected patterns of a floating-point type, got {flat.dtype}")
-    flat = flat if flat.dtype == torch.float64 else flat.float()
+    if not flat.shape[1]:
+        raise ValueError(f"expected patterns of at least one unit, got shape {tuple(patterns.shape)}")
     return DISSIMILARITIES[dissimilarity](flat, *(() if factor is None else (factor,)))
 
 
-def squared_distances(transformed: Transformed, pairs: Pairs) -> Tensor:
-    """(n_pairs,) scaled squared distances; what they are for undefined patterns means nothing."""
-    squared: Tensor = _SquaredDistances.apply(transformed.patterns, pairs.i, pairs.j)
-    return squared * transformed.scale
+def dissimilarities(transformed: Transformed, pairs: Pairs) -> Tensor:
+    """(n_pairs,) dissimilarities, NaN and without gradient where a pattern has none."""
+    values = defined_dissimilarities(transformed, pairs)
+    undefined = undefined_pairs(transformed, pairs)
+    return values if undefined is None else values.masked_fill(undefined, torch.nan)
+
+
+def defined_dissimilarities(transformed: Transformed, pairs: Pairs, row_scale: Tensor | None = None) -> Tensor:
+    """(n_pairs,) dissimilarities; what they are for undefined patterns means nothing.
+
+    row_scale: (n_stimuli,) by which the gradient of each pattern is multiplied.
+    """
+    return squared_distances(
+        transformed.patterns, pairs, transformed.scale, transformed.row_transform, row_scale=row_scale
+    )
 
 
 def undefined_pairs(transformed: Transformed, pairs: Pairs) -> Tensor | None:
     """(n_pairs,) bool: a pattern of the pair has no such dissimilarity; None where all have one."""
     undefined = transformed.undefined
+    if undefined is not None and undefined.is_cpu and not undefined.any():
+        return None
     return None if undefined is None else undefined[pairs.i] | undefined[pairs.j]
 
 
@@ -167,98 +264,15 @@ class _InnerProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, patterns: Tensor) -> Tensor:
         ctx.save_for_backward(patterns)
-        with _full_precision(patterns):
+        with full_precision(patterns):
             return patterns @ patterns.T
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (patterns,) = ctx.saved_tensors
-        with _full_precision(patterns):
+        with full_precision(patterns):
             return torch.as_tensor((gradient + gradient.T) @ patterns)
-
-
-class _SquaredDistances(torch.autograd.Function):
-    """||x_i - x_j||² at pairs, from the Gram matrix or by differences, whichever is cheaper.
-
-    d/dx_i = 2 Σ_j g_ij (x_i - x_j): with the symmetric matrix G of the incoming gradients, its row sums D
-    and the Laplacian L = D - G this is 2 L x. Neither way builds a tensor of size pairs × units.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, patterns: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        ctx.by_gram = _gram_is_cheaper(patterns.shape[0], len(i))
-        with _full_precision(patterns):
-            if ctx.by_gram:
-                centred = patterns - patterns.mean(0)  # a large common mean would eat the digits of the difference
-                gram = centred @ centred.T  # (n_stimuli, n_stimuli)
-                norm, product = gram.diagonal(), gram.take(i * patterns.shape[0] + j)
-                squared = (norm.index_select(0, i) + norm.index_select(0, j)).sub_(product, alpha=2).clamp_(min=0)
-                ctx.save_for_backward(centred, i, j)
-            else:
-                norms = [torch.linalg.vector_norm(d, dim=1) for _, d in _differences(patterns, i, j)]
-                squared = torch.cat(norms).square_()
-                ctx.save_for_backward(patterns, i, j)
-        return squared
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        patterns, i, j = ctx.saved_tensors
-        n_stimuli = patterns.shape[0]
-        with _full_precision(patterns):
-            if ctx.by_gram:
-                laplacian = patterns.new_zeros(n_stimuli * n_stimuli)
-                laplacian.index_add_(0, i * n_stimuli + j, gradient, alpha=-2)
-                laplacian = laplacian.view(n_stimuli, n_stimuli)
-                laplacian = laplacian + laplacian.T
-                laplacian.diagonal().sub_(laplacian.sum(1))
-                return laplacian @ patterns, None, None
-            result = torch.zeros_like(patterns)
-            for part, difference in _differences(patterns, i, j):
-                difference.mul_(2 * gradient[part, None])
-                result.index_add_(0, i[part], difference)
-                result.index_add_(0, j[part], difference, alpha=-1)
-            return result, None, None
-
-
-def _differences(patterns: Tensor, i: Tensor, j: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """x_i - x_j for some pairs at a time: half of what the patterns hold, or 1 MiB where that is more."""
-    n_values = max(1 << 18, patterns.numel() // 2)
-    size = max(1, n_values // max(1, patterns.shape[1]))
-    for start in range(0, max(1, len(i)), size):
-        part = slice(start, start + size)
-        yield part, patterns.index_select(0, i[part]).sub_(patterns.index_select(0, j[part]))
-
-
-# What a pair costs by differences, in entries of the Gram matrix: measured by benchmarks/pair_dissimilarities.py.
-_PAIR_COST: float = 60
-
-
-def _gram_is_cheaper(n_stimuli: int, n_pairs: int) -> bool:
-    return n_pairs * _PAIR_COST > n_stimuli * n_stimuli
-
-
-class _UnitLength(torch.autograd.Function):
-    """x / |x| and |x|, (n_stimuli, 1) without gradient; a zero pattern stays zero.
-
-    With u = x / |x|, d/dx = (g - (g · u) u) / |x|: from the result alone, where autograd would keep more.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, patterns: Tensor) -> tuple[Tensor, Tensor]:
-        norm = torch.linalg.vector_norm(patterns, dim=1, keepdim=True)
-        unit = patterns / norm.masked_fill(norm == 0, 1)
-        ctx.save_for_backward(unit, norm)
-        ctx.mark_non_differentiable(norm)
-        return unit, norm
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> Tensor:
-        unit, norm = ctx.saved_tensors
-        along = (gradient * unit).sum(1, keepdim=True)
-        return torch.addcmul(gradient, along, unit, value=-1).div_(norm.masked_fill(norm == 0, 1))
 
 
 class _Product(torch.autograd.Function):
@@ -267,46 +281,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, patterns: Tensor, factor: Tensor) -> Tensor:
         ctx.save_for_backward(factor)
-        with _full_precision(patterns):
+        with full_precision(patterns):
             return patterns @ factor
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (factor,) = ctx.saved_tensors
-        with _full_precision(gradient):
+        with full_precision(gradient):
             return gradient @ factor.T, None
-
-
-@contextmanager
-def _full_precision(patterns: Tensor) -> Iterator[None]:
-    """Neither autocast nor reduced-precision matrix products (TF32, bfloat16) inside."""
-    with torch.autocast(patterns.device.type, enabled=False), _no_reduced_products():
-        yield
-
-
-@contextmanager
-def _no_reduced_products() -> Iterator[None]:
-    # torch 2.9 gave each backend a setting of its own; once one is set, the old common setting may not be read.
-    backends = matmul_backends()
-    reduced = [(b, b.fp32_precision) for b in backends if b.fp32_precision not in ("none", "ieee")]
-    common = None if backends else torch.get_float32_matmul_precision()
-    try:
-        for backend, _ in reduced:
-            backend.fp32_precision = "ieee"
-        if common:
-            torch.set_float32_matmul_precision("highest")
-        yield
-    finally:
-        for backend, value in reduced:
-            backend.fp32_precision = "none"  # inherits; so a value that came from above still does
-            if backend.fp32_precision != value:
-                backend.fp32_precision = value
-        if common:
-            torch.set_float32_matmul_precision(common)
-
-
-def matmul_backends() -> list[Any]:
-    """What of torch has a precision of its own for products of float32 matrices: since 2.9, each backend."""
-    candidates = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
-    return [backend for backend in candidates if hasattr(backend, "fp32_precision")]

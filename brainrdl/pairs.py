@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import comb
 from typing import NamedTuple
 
@@ -32,6 +33,13 @@ def all_pairs(n_stimuli: int) -> Pairs:
     return Pairs(i, j)
 
 
+def rows_of_pairs(pairs: Pairs) -> tuple[Tensor, Pairs]:
+    """The rows that occur in the pairs, sorted, and the pairs as positions in them."""
+    rows, positions = torch.unique(torch.cat([pairs.i, pairs.j]), return_inverse=True)
+    i, j = positions.chunk(2)
+    return rows, Pairs(i, j)
+
+
 def sample_pairs(n_stimuli: int, n_pairs: int | None, generator: np.random.Generator) -> Pairs:
     """Draw distinct pairs, uniformly and without replacement (the P of Eq. 4, McClure & Kriegeskorte 2016).
 
@@ -46,13 +54,20 @@ def sample_pairs(n_stimuli: int, n_pairs: int | None, generator: np.random.Gener
     if n_pairs is None or n_pairs >= n_all:
         return all_pairs(n_stimuli)
     position = np.sort(generator.choice(n_all, size=n_pairs, replace=False, shuffle=False))
-    # Row i of the upper triangle starts at position i(2n-i-1)/2; searching in those starts inverts it exactly.
-    row = np.arange(n_stimuli, dtype=np.int64)
-    start = row * (2 * n_stimuli - row - 1) // 2
+    start = _row_starts(n_stimuli)
     i = np.searchsorted(start, position, side="right") - 1
     # The last row is empty and starts where its predecessor ends; no position reaches it.
     j = position - start[i] + i + 1
     return Pairs(torch.from_numpy(i), torch.from_numpy(j))
+
+
+@lru_cache(maxsize=8)
+def _row_starts(n_stimuli: int) -> np.ndarray:
+    """Row i of the upper triangle starts at position i(2n-i-1)/2; searching in those starts inverts it exactly."""
+    row = np.arange(n_stimuli, dtype=np.int64)
+    start: np.ndarray = row * (2 * n_stimuli - row - 1) // 2
+    start.flags.writeable = False
+    return start
 
 
 def sample_images(n_stimuli: int, n_images: int, generator: np.random.Generator) -> Pairs:

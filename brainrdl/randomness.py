@@ -16,7 +16,8 @@ class Draw(NamedTuple):
 
     seed: of the run. epoch, step: counted from 0, the epoch within its stage, the step within the epoch.
     rank: which of several processes draws; 0 where all must draw the same. stage: counted backwards, 0 the
-    last, so that methods with a first stage share the draws of the main one.
+    last, so that methods with a first stage share the draws of the main one. part: of a batch that is worked through
+    in parts.
     """
 
     seed: int
@@ -24,6 +25,7 @@ class Draw(NamedTuple):
     step: int = 0
     rank: int = 0
     stage: int = 0
+    part: int = 0
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A NumPy generator for `purpose` ("pairs", "order", …), independent of every other purpose's."""
@@ -36,6 +38,7 @@ class Draw(NamedTuple):
     def _sequence(self, purpose: str) -> np.random.SeedSequence:
         return np.random.SeedSequence(
             [self.seed, zlib.crc32(purpose.encode()), self.stage, self.epoch, self.step, self.rank]
+            + [self.part] * (self.part > 0)  # the first part draws as a whole batch does
         )
 
 

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from brainrdl.ranks import Share
+
 
 class Stimuli(NamedTuple):
     """Images with their identity, raw until they meet a network.
@@ -16,11 +18,13 @@ class Stimuli(NamedTuple):
     images: (n_stimuli, channels, height, width), float, 0…1.
     ids: which stimulus each row is; stable across runs, files and machines.
     labels: (n_stimuli,) int64 class index; None where the stimuli have no task.
+    share: of a batch that several processes share, which part of it this is; else None.
     """
 
     images: Tensor
     ids: tuple[str, ...]
     labels: Tensor | None = None
+    share: Share | None = None
 
     def subset(self, rows: Tensor) -> Stimuli:
         """The stimuli at `rows` (int64 indices), in that order."""
@@ -31,8 +35,8 @@ class Stimuli(NamedTuple):
 
     def to(self, device: torch.device | str) -> Stimuli:
         """The same stimuli with images and labels on `device`."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return Stimuli(self.images.to(device), self.ids, labels)
+        labels = None if self.labels is None else without_waiting(self.labels, device)
+        return Stimuli(without_waiting(self.images, device), self.ids, labels, self.share)
 
 
 class StoredStimuli(Protocol):
@@ -87,7 +91,7 @@ def check_stimuli(stimuli: Stimuli, what: str) -> Stimuli:
     Checked: four-dimensional float images, as many ids (text, all different) and labels as images, no
     image with NaN or infinite values, no negative label.
     """
-    images, ids, labels = stimuli
+    images, ids, labels, _ = stimuli
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"{what}: expected float images of shape (n_stimuli, channels, height, width), "

@@ -283,6 +283,16 @@ def test_what_is_predicted_where_nothing_was_measured_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", DISCREPANCIES)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_prediction_that_is_not_finite_shows(name, value):
+    predicted, target = torch.stack([draw(15, 1), draw(15, 2)]), measured(torch.stack([draw(15, 3), draw(15, 4)]))
+    predicted[1, 5] = value
+    result = discrepancy(name, predicted, target, all_pairs(6), 6)
+    assert result[0].isfinite()
+    assert not result[1].isfinite()
+
+
+@pytest.mark.parametrize("name", DISCREPANCIES)
 def test_missing_targets_and_undefined_patterns_give_no_nan_gradient(name):
     patterns = torch.randn(8, 5, generator=torch.manual_seed(0))
     patterns[3] = 0.1
@@ -377,3 +387,27 @@ def test_normalization_in_force():
     assert check_discrepancy("mse") == "image"
     assert check_discrepancy("mse", "pair") == "pair"
     assert check_discrepancy("corr_cov") == "pair"
+
+
+@pytest.mark.parametrize("name", DISCREPANCIES)
+def test_rows_are_compared_each_by_itself(name):
+    """Rows with other pairs missing, one without any, one without shape; values and gradients."""
+    pairs = sample_pairs(9, 25, np.random.default_rng(0))
+    predicted = torch.stack([draw(25, k) for k in range(4)])
+    predicted[3] = 0.5
+    target = torch.stack([draw(25, 10 + k) for k in range(4)])
+    target[0, [1, 7]] = torch.nan
+    target[2] = torch.nan
+    known = measured(target, torch.stack([draw(25, 20 + k) for k in range(4)]))
+    together, alone = (predicted.clone().requires_grad_() for _ in range(2))
+    found = discrepancy(name, together, known, pairs, 9)
+    rows = [measured(known.values[k], known.weights[k]) for k in range(4)]
+    expected = torch.stack([discrepancy(name, alone[k], rows[k], pairs, 9) for k in range(4)])
+    assert found.shape == (4,)
+    torch.testing.assert_close(found, expected)
+    factors = torch.tensor([1.0, -2.0, 3.0, 0.5]).double()
+    (found * factors).sum().backward()
+    (expected * factors).sum().backward()
+    torch.testing.assert_close(together.grad, alone.grad)
+    assert together.grad[:2].any(1).all()
+    assert not together.grad[2].any()

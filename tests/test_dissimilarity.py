@@ -6,14 +6,66 @@ import torch
 from rsatoolbox.data import Dataset
 from rsatoolbox.rdm import calc_rdm
 from scipy.spatial.distance import pdist
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brainrdl.dissimilarity import DISSIMILARITIES, inner_products, pair_dissimilarities, precision_factor
+from brainrdl import dissimilarity, pair_distances
+from brainrdl.dissimilarity import (
+    DISSIMILARITIES,
+    PrecisionFactors,
+    defined_dissimilarities,
+    inner_products,
+    pair_dissimilarities,
+    precision_factor,
+    transform_patterns,
+)
+from brainrdl.pair_distances import choose_way
 from brainrdl.pairs import Pairs, all_pairs, sample_pairs
 
 NAMES = tuple(DISSIMILARITIES)
-# (n_stimuli, n_pairs): every pair of a few, by the Gram matrix; few pairs of many, by differences.
-PROBLEMS = {"gram": (12, None), "differences": (200, 7)}
+# (n_stimuli, n_pairs) for every way that a dissimilarity can be computed in.
+PROBLEMS = {
+    "as written": (12, None),
+    "differences kept": (12, None),
+    "all products": (12, None),
+    "all products in strips": (13, 70),
+    "products of pairs": (40, 60),
+    "differences": (40, 60),
+    "few of many": (200, 7),
+}
+WAYS = {
+    "all products": pair_distances.ALL_PRODUCTS,
+    "all products in strips": pair_distances.ALL_PRODUCTS,
+    "products of pairs": pair_distances.PRODUCTS_OF_PAIRS,
+    "differences": pair_distances.DIFFERENCES,
+}
+
+
+@pytest.fixture
+def take(monkeypatch):
+    """`take(problem)`: dissimilarities are computed in the way of the problem from here on, a few columns at a time."""
+
+    def set_way(problem):
+        if problem == "differences kept":
+            monkeypatch.setattr(pair_distances, "_TINY", -1)
+        if problem not in WAYS:
+            return
+        for module in (dissimilarity, pair_distances):
+            monkeypatch.setattr(module, "SMALL", -1)
+        monkeypatch.setattr(pair_distances, "choose_way", lambda rows, n_pairs: WAYS[problem])
+        monkeypatch.setattr(pair_distances, "_BLOCK_BYTES", 0)
+        monkeypatch.setattr(pair_distances, "_NARROWEST", 2)
+        monkeypatch.setattr(dissimilarity, "_ROWS_BYTES", 200)
+        if problem == "all products in strips":
+            monkeypatch.setattr(pair_distances, "_TRIANGLE_FROM", 2)
+
+    return set_way
+
+
+@pytest.fixture(autouse=True)
+def in_the_way_of_the_problem(request, take):
+    """Tests over `problem` are run in its way."""
+    take(getattr(request.node, "callspec", None) and request.node.callspec.params.get("problem"))
 
 
 def draw_patterns(n_stimuli, n_units, dtype=torch.float64, seed=0):
@@ -163,23 +215,48 @@ def test_one_unit_may_come_without_its_dimension():
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name, problem):
-    n_stimuli, pairs = (6, all_pairs(6)) if problem == "gram" else (30, sample_pairs(30, 2, np.random.default_rng(1)))
+    n_stimuli = 30 if problem == "few of many" else 6
+    pairs = sample_pairs(n_stimuli, 2 if problem == "few of many" else 13, np.random.default_rng(1))
     patterns, precision = draw_patterns(n_stimuli, 4).requires_grad_(), draw_precision(name, 4)
     assert torch.autograd.gradcheck(lambda x: pair_dissimilarities(x, pairs, name, precision), patterns)
 
 
+def written_out(name, patterns, pairs, precision=None):
+    """The formula of each, as one would write it, and autograd."""
+    if name == "mahalanobis":
+        difference = patterns[pairs.i] - patterns[pairs.j]
+        return ((difference @ precision.to(patterns)) * difference).mean(1)
+    if name in ("euclidean", "sqeuclidean"):
+        squares = (patterns[pairs.i] - patterns[pairs.j]).square()
+        return squares.mean(1) if name == "euclidean" else squares.sum(1)
+    centred = patterns - patterns.mean(1, keepdim=True) if name == "correlation" else patterns
+    unit = centred / centred.norm(dim=1, keepdim=True)
+    return 1 - (unit[pairs.i] * unit[pairs.j]).sum(1)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("order", ["sorted", "shuffled and repeated"])
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", NAMES)
-def test_few_pairs_give_the_values_and_gradients_of_the_gram_matrix(name):
-    n_stimuli, pairs = draw_pairs("differences")
-    precision = draw_precision(name, 6)
-    few, all_of_them = draw_patterns(n_stimuli, 6).requires_grad_(), draw_patterns(n_stimuli, 6).requires_grad_()
+def test_every_way_gives_the_values_and_gradients_of_the_formula(name, problem, order, scaled):
+    n_stimuli, pairs = draw_pairs(problem)
+    if order != "sorted":
+        shuffled = torch.randperm(len(pairs.i), generator=torch.manual_seed(0))[: -(-len(pairs.i) // 2)]
+        pairs = Pairs(
+            torch.cat([pairs.i[shuffled], pairs.j[shuffled]]), torch.cat([pairs.j[shuffled], pairs.i[shuffled]])
+        )
+    precision = draw_precision(name, 11)
+    ours, plain = draw_patterns(n_stimuli, 11).requires_grad_(), draw_patterns(n_stimuli, 11).requires_grad_()
+    row_scale = torch.linspace(0, 3, n_stimuli, dtype=torch.float64) if scaled else None
     factor = torch.linspace(-1, 2, len(pairs.i), dtype=torch.float64)
-    values = pair_dissimilarities(few, pairs, name, precision)
-    by_gram = pair_dissimilarities(all_of_them, all_pairs(n_stimuli), name, precision)[condensed(pairs, n_stimuli)]
-    torch.testing.assert_close(values, by_gram)
+    root = None if precision is None else precision_factor(precision)
+    transformed = transform_patterns(ours, name, root)
+    values = defined_dissimilarities(transformed, pairs, row_scale)
+    expected = written_out(name, plain, pairs, precision)
+    torch.testing.assert_close(values, expected)
     (values * factor).sum().backward()
-    (by_gram * factor).sum().backward()
-    torch.testing.assert_close(few.grad, all_of_them.grad)
+    (expected * factor).sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad if row_scale is None else plain.grad * row_scale[:, None])
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -284,10 +361,12 @@ def reset_precision():
 
 @pytest.mark.parametrize("reduce", [set_medium, set_one_backend, set_all_backends])
 @pytest.mark.parametrize("name", ["euclidean", "mahalanobis"])
-def test_reduced_precision_products_are_not_used(name, reduce):
+def test_reduced_precision_products_are_not_used(name, reduce, take):
+    take("all products")
     if reduce is not set_medium and not hasattr(torch.backends, "fp32_precision"):
         pytest.skip("this version of torch has one setting for all backends")
-    patterns, pairs, precision = draw_patterns(40, 64, torch.float32), all_pairs(40), draw_precision(name, 64)
+    # One block of columns.
+    patterns, pairs, precision = draw_patterns(40, 1, torch.float32), all_pairs(40), draw_precision(name, 1)
     exact, patterns = patterns.clone().requires_grad_(), patterns.requires_grad_()
     expected = pair_dissimilarities(exact, pairs, name, precision)
     expected.sum().backward()
@@ -348,6 +427,16 @@ def test_pattern_without_a_dissimilarity_is_nan_and_has_no_gradient(name, value,
     assert patterns.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e25])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pattern_that_is_not_finite_or_whose_length_is_not_shows(name, value, problem):
+    n_stimuli, pairs = draw_pairs(problem)
+    patterns = draw_patterns(n_stimuli, 33, torch.float32)
+    patterns[pairs.i[2], 4] = value
+    assert not pair_dissimilarities(patterns, pairs, name, draw_precision(name, 33))[2].isfinite()
+
+
 def test_constant_pattern_is_nan_in_rsatoolbox_too():
     patterns = draw_patterns(5, 6)
     patterns[1] = 2.0
@@ -366,6 +455,43 @@ def test_no_tensor_of_pairs_times_units_is_built(name, n_stimuli, n_units, n_pai
         pair_dissimilarities(patterns, pairs, name).sum().backward()
     assert len(seen.operations) > 5
     assert seen.largest <= n_stimuli * n_units < n_pairs * n_units
+
+
+def peak_bytes(run):
+    """The most that torch's allocator held at once beyond what it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return int(np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_pairs", [200, 2016])
+@pytest.mark.parametrize("name", NAMES[:4])
+def test_memory_is_that_of_the_gradient_and_a_block(name, n_pairs, dtype):
+    n_stimuli, n_units = 64, 200_000
+    pairs = sample_pairs(n_stimuli, n_pairs, np.random.default_rng(0))
+    patterns = torch.randn(n_stimuli, n_units, generator=torch.manual_seed(0)).to(dtype).requires_grad_()
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor)
+        return tensor
+
+    def run():
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            pair_dissimilarities(patterns, pairs, name).sum().backward()
+
+    run()  # what is made once, at the first call, is not the term's
+    patterns.grad = None
+    kept.clear()
+    peak = peak_bytes(run)
+    # The gradient, and three blocks of 4 MiB: of the patterns, and of the gradient the last and the next.
+    assert patterns.nbytes < peak <= patterns.nbytes + (13 << 20)
+    # Between forward and backward nothing is kept but the patterns that there are.
+    others = [tensor for tensor in kept if tensor.data_ptr() != patterns.data_ptr()]
+    assert len(others) < len(kept)
+    assert sum(tensor.nbytes for tensor in others) < 1 << 18
 
 
 def test_few_pairs_of_many_stimuli_need_no_gram_matrix():
@@ -413,9 +539,28 @@ def test_no_pairs(name):
             {"patterns": torch.ones(5, 3, dtype=torch.int64)},
             "expected patterns of a floating-point type, got torch.int64",
         ),
+        ({"patterns": torch.ones(5, 3, 0)}, r"expected patterns of at least one unit, got shape \(5, 3, 0\)"),
     ],
 )
 def test_wrong_input_is_refused(arguments, message):
     arguments = {"patterns": torch.ones(5, 3), "pairs": all_pairs(5), **arguments}
     with pytest.raises(ValueError, match=message):
         pair_dissimilarities(**arguments)
+
+
+def test_precision_factors_are_made_once_for_each_type():
+    precision = draw_precision("mahalanobis", 6)
+    factors = PrecisionFactors({"fc": precision})
+    single = factors.get("fc", torch.zeros(2, 6, dtype=torch.bfloat16))
+    assert single.dtype == torch.float32
+    assert factors.get("fc", torch.zeros(3, 6)) is single
+    assert torch.equal(factors.get("fc", torch.zeros(3, 6, dtype=torch.float64)), precision_factor(precision))
+    assert factors.get("pool1", torch.zeros(3, 6)) is None
+
+
+@pytest.mark.parametrize(
+    ("n_stimuli", "n_pairs", "way"),
+    [(100, 4950, "ALL_PRODUCTS"), (128, 406, "PRODUCTS_OF_PAIRS"), (4096, 50, "PRODUCTS_OF_PAIRS")],
+)
+def test_the_way_follows_from_the_share_of_pairs(n_stimuli, n_pairs, way):
+    assert choose_way(torch.zeros(n_stimuli, 1), n_pairs) is getattr(pair_distances, way)

@@ -158,6 +158,10 @@ def test_a_shell_line_names_what_there_is(block):
             case ["pip", "install", "-e", what]:
                 extras = re.fullmatch(r"\.(?:\[(.*)\])?", what)[1]
                 assert set(extras.split(",") if extras else []) <= known_extras()
+            case ["torchrun", *_]:
+                module = words.index("-m") + 1
+                assert words[module] == "brainrdl"
+                check_call(words[module + 1 :])
             case ["bash", script]:
                 assert (ROOT / script).is_file()
             case ["sphinx-build", *_, source, _]:

@@ -313,6 +313,14 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, mon
         ({"data.spec": "digitz"}, "digitz.*digits"),
         ({"data.train": 5000}, "5000"),
         ({"training.batch_size": 101}, "methods.baseline: 100 training images are fewer than a batch of 101"),
+        ({"training.accumulate": 51}, "methods.baseline: training.accumulate: expected at least 1 part.* got 51 parts"),
+        ({"teacher.training.accumulate": 51}, "teacher: training.accumulate: expected at least 1 part.* got 51 parts"),
+        ({"training.checkpoint_activations": ["pool9"]}, r"'pool9' is not in the network of methods.*checkpoint_act"),
+        ({"methods.rdl.reduce": {"fc": {"project": 10**6}}}, r"methods.rdl.reduce: layer 'fc' has \d+ units: expected"),
+        (
+            {"methods.rdl.reduce": {"fc": {"pool": 1}}, "methods.rdl.discrepancy": "correlation"},
+            "methods.rdl.reduce: layer 'fc' gives shape .*expected feature maps .* to pool; use project or units",
+        ),
         ({"training.batch_size": 0}, "training.batch_size.*greater than or equal to 1"),
         ({"teacher": None}, "needs a teacher"),
         ({"teacher.weights": "nowhere.safetensors"}, "either weights .* or training"),
@@ -343,6 +351,11 @@ def test_wrong_settings_are_told_in_one_message(tmp_path, change, told):
         (["--set", "training"], "expected key.path=value"),
         (["--set", "training.epochs.more=1"], "'epochs' in .* holds a value"),
         (["--precision", "7-bits"], "precision"),
+        (
+            ["--devices", "100000"],
+            "batch_size: a batch of .* cannot be shared by 100000 processes; raise it, or take f",
+        ),
+        (["--nodes", "2"], "× 1 × 2 nodes.*processes on other machines are not started from here; start by torchrun"),
     ],
 )
 def test_wrong_options_are_told_in_one_message(tmp_path, words, told):

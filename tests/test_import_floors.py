@@ -17,6 +17,9 @@ FLOORS = [
         "pairs",
         "randomness",
         "layers",
+        "reductions",
+        "precision",
+        "pair_distances",
         "dissimilarity",
         "discrepancy",
         "schedule",
@@ -24,6 +27,8 @@ FLOORS = [
         "settings",
         "rdms",
         "restricted_files",
+        "ranks",
+        "failures",
     },
     {"models", "data"},
     {"sources", "fmri"},
@@ -31,6 +36,7 @@ FLOORS = [
     {"training", "analysis", "experiment_file", "run_folder"},
     {"experiment", "report", "brain_rdms"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

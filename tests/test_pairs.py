@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from brainrdl.pairs import Pairs, all_pairs, sample_images, sample_pairs
+from brainrdl.pairs import Pairs, all_pairs, rows_of_pairs, sample_images, sample_pairs
+from brainrdl.randomness import Draw
 
 
 def assert_distinct_rows(pairs, n_stimuli):
@@ -107,6 +108,14 @@ def test_the_generator_alone_decides(draw):
     assert not torch.equal(first.i, other.i)
 
 
+def test_the_pairs_of_a_seed_stay_the_same():
+    """What an experiment file has drawn, it draws again with every version."""
+    pairs = sample_pairs(100, 6, Draw(3, 2, 5, 1).generator("pairs"))
+    assert torch.stack(pairs, 1).tolist() == [[20, 57], [27, 34], [41, 63], [42, 66], [66, 94], [74, 88]]
+    images = sample_images(100, 3, Draw(3, 2, 5, 1).generator("pairs"))
+    assert torch.stack(images, 1).tolist() == [[66, 89], [66, 91], [89, 91]]
+
+
 def test_pairs_move_between_devices():
     pairs = all_pairs(4).to("meta")
     assert isinstance(pairs, Pairs)
@@ -126,3 +135,13 @@ def test_pairs_move_between_devices():
 def test_too_few_are_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw(np.random.default_rng(0))
+
+
+def test_rows_of_pairs_are_those_that_occur():
+    pairs = Pairs(torch.tensor([7, 2, 2]), torch.tensor([9, 7, 5]))
+    rows, positions = rows_of_pairs(pairs)
+    assert rows.tolist() == [2, 5, 7, 9]
+    assert torch.equal(rows[positions.i], pairs.i)
+    assert torch.equal(rows[positions.j], pairs.j)
+    nothing, none = rows_of_pairs(Pairs(pairs.i[:0], pairs.j[:0]))
+    assert len(nothing) == len(none.i) == 0

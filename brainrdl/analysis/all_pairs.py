@@ -16,7 +16,7 @@ from brainrdl.rdms.selection import pair_position
 # Bytes of float64: of the rows that are held while all others pass by, and of the rows that pass by at a time.
 _HELD = 2**29
 _BLOCK = 2**26
-# Larger blocks would compute more of the lower triangle, which nobody asks for.
+_HELD_ROWS = 4096  # of which all products are held
 _BLOCK_ROWS = 512
 
 
@@ -48,7 +48,7 @@ def all_pair_dissimilarities(patterns: Rows, dissimilarity: str = "euclidean") -
     if n_stimuli < 2 or n_units < 1:
         raise ValueError(f"expected patterns of at least 2 stimuli and 1 unit, got shape ({n_stimuli}, {n_units})")
     block = max(1, min(_BLOCK_ROWS, _BLOCK // (8 * n_units)))
-    held = block * max(1, _HELD // (8 * n_units * block))
+    held = block * max(1, min(_HELD // (8 * n_units), _HELD_ROWS) // block)
     rows = _CentredRows(patterns, dissimilarity, block)
     result = np.empty(comb(n_stimuli, 2))
     for first in range(0, n_stimuli, held):
@@ -56,17 +56,31 @@ def all_pair_dissimilarities(patterns: Rows, dissimilarity: str = "euclidean") -
         left = torch.empty((last - first, n_units), dtype=torch.float64)
         for start in range(first, last, block):
             left[start - first : start - first + block] = rows.block(start)
-        for start in range(first, n_stimuli, block):
-            stop = min(start + block, n_stimuli)
-            right = left[start - first : stop - first] if stop <= last else rows.block(start)
-            end = min(stop, last)  # of the rows i that have a j > i in this block
-            values = rows.dissimilarities(slice(first, end), left[: end - first], slice(start, stop), right).numpy()
-            for i in range(first, end):
-                j = max(i + 1, start)
-                if j < stop:
-                    position = pair_position(i, j, n_stimuli)
-                    result[position : position + stop - j] = values[i - first, j - start :]
+        among = _products(left, left)
+        for start in range(first, last, _BLOCK_ROWS):
+            i, j = slice(start, min(start + _BLOCK_ROWS, last)), slice(start, last)
+            values = rows.dissimilarities(i, j, among[i.start - first : i.stop - first, start - first :])
+            _keep(result, n_stimuli, values, i, j)
+        for start in range(last, n_stimuli, block):
+            i, j = slice(first, last), slice(start, min(start + block, n_stimuli))
+            products = _products(left, rows.block(start))
+            _keep(result, n_stimuli, rows.dissimilarities(i, j, products), i, j)
     return result
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """The products of all rows, by numpy: it knows that a matrix times itself is symmetric, and torch does not."""
+    return torch.from_numpy(left.numpy() @ right.numpy().T)
+
+
+def _keep(result: np.ndarray, n_stimuli: int, values: Tensor, i: slice, j: slice) -> None:
+    """Put the values of the rows i with the rows j where they belong, those of j > i."""
+    of_rows = values.numpy()
+    for k in range(i.start, i.stop):
+        first = max(k + 1, j.start)
+        if first < j.stop:
+            position = pair_position(k, first, n_stimuli)
+            result[position : position + j.stop - first] = of_rows[k - i.start, first - j.start :]
 
 
 class _CentredRows:
@@ -84,24 +98,28 @@ class _CentredRows:
         self._scale = 1.0
         for start in range(0, n_stimuli, block):
             transformed = self._transform(start)
-            self._mean += transformed.patterns.sum(0)
+            self._mean += transformed.explicit().sum(0)
             self._scale = transformed.scale
             if transformed.undefined is not None:
                 self._undefined[start : start + block] = transformed.undefined
         self._mean /= n_stimuli
-        for start in range(0, n_stimuli, block):
-            self._norms[start : start + block] = self.block(start).square_().sum(1)
 
     def _transform(self, start: int) -> Transformed:
         # Row by row: what a block's rows become does not hang on the others.
         return transform_patterns(self._patterns[start : start + self._size].double(), self._dissimilarity)
 
     def block(self, start: int) -> Tensor:
-        """(n_rows, n_units) of the rows from `start`."""
-        return self._transform(start).patterns - self._mean
+        """(n_rows, n_units) of the rows from `start`, whose norms are then known."""
+        centred = self._transform(start).explicit() - self._mean
+        numbers = centred.numpy()
+        self._norms[start : start + self._size] = torch.from_numpy(np.einsum("ij,ij->i", numbers, numbers))
+        return centred
 
-    def dissimilarities(self, i: slice, left: Tensor, j: slice, right: Tensor) -> Tensor:
-        """Between the rows i, which are `left`, and the rows j, `right`; NaN where one has no such dissimilarity."""
+    def dissimilarities(self, i: slice, j: slice, products: Tensor) -> Tensor:
+        """Between the rows i and the rows j, of their products; NaN where one has no such dissimilarity.
+
+        All of them have been read before.
+        """
         norms = self._norms[i, None] + self._norms[j]
-        values = norms.addmm_(left, right.T, alpha=-2).clamp_(min=0).mul_(self._scale)
+        values = norms.sub_(products, alpha=2).clamp_(min=0).mul_(self._scale)
         return values.masked_fill_(self._undefined[i, None] | self._undefined[j], torch.nan)

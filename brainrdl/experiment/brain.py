@@ -15,7 +15,16 @@ from brainrdl.analysis.rdms import network_rdms, pixel_rdm
 from brainrdl.data.thumbnails import make_thumbnails, save_thumbnails
 from brainrdl.experiment.brain_data import BrainData, BrainFold, averaged, rows_of
 from brainrdl.experiment.choosing import Chosen, choose
-from brainrdl.experiment.common import PartRunner, RunOptions, build_seeded, save_weights, say, try_network, unfinished
+from brainrdl.experiment.common import (
+    PartRunner,
+    RunOptions,
+    build_seeded,
+    check_training,
+    save_weights,
+    say,
+    try_network,
+    try_reductions,
+)
 from brainrdl.experiment_file import TrainingSettings
 from brainrdl.experiment_file.brain import BrainExperiment, BrainMethod, StudentSettings
 from brainrdl.layers import check_layers
@@ -30,7 +39,6 @@ from brainrdl.run_folder import (
     environment,
     extended,
     file_checksum,
-    looked_at,
     teacher_file,
     write_table,
 )
@@ -44,13 +52,12 @@ from brainrdl.training.trainer import Evaluation, Trainer
 def run_brain_experiment(experiment: BrainExperiment, out: Path, options: RunOptions | None = None) -> bool:
     """As `brainrdl.experiment.run_experiment`: every method × student × seed × fold."""
     run = _BrainRun(experiment, Path(out), options or RunOptions())
+    run.meet()
     run.check()
     parts = run.open_folder()
     for note in run.data.notes() if run.writes else []:
         say(f"note: {note}")
-    todo = unfinished(parts)
-    run.fabric.barrier()
-    run.run_parts(todo)
+    run.run_parts(run.todo(parts))
     return run.writes
 
 
@@ -79,7 +86,11 @@ class _BrainRun(PartRunner):
                 output = try_network(student, settings, images, where)
                 if method.task_weight > 0:
                     self._check_task(output, label, name)
-                batch_size = experiment.training_of(label, name).batch_size
+                training = experiment.training_of(label, name)
+                batch_size = training.batch_size
+                if method.learns:
+                    check_training(training, student, self.n_processes, f"methods.{label}, {where}")
+                    try_reductions(student, settings, method, images, f"methods.{label}, {where}")
                 if method.teacher is not None and batch_size < 3:
                     raise ValueError(
                         f"methods.{label}, student '{name}': training.batch_size {batch_size} is too small, expected "
@@ -98,7 +109,7 @@ class _BrainRun(PartRunner):
     def open_folder(self) -> list[Part]:
         """Compare the folder with the experiment; write what the report needs; the parts, finished ones marked."""
         together = extended(self.out, self.experiment.model_dump(mode="json"))
-        parts = looked_at(self._parts(), self.options.resume)
+        parts = self.looked_at(self._parts())
         if self.writes:
             write_text(self.out / EXPERIMENT, dump_yaml(together))
             write_json(
@@ -218,7 +229,10 @@ class _BrainRun(PartRunner):
             for row, timing in self.training(
                 network, part, name, method, fold.trained, fold, {}, progress, part.checkpoint
             ):
-                files.add(row, timing)
+                if self.writes:
+                    files.add(row, timing)
+                else:
+                    files.rows.append(row)
                 if row["epoch"] + 1 == chosen.epoch:
                     break
         if self.writes:
@@ -269,6 +283,8 @@ class _BrainRun(PartRunner):
             seed=part.seed,
             evaluations=evaluations,
             clip=training.clip,
+            accumulate=training.accumulate,
+            checkpoint_activations=training.checkpoint_activations,
             checkpoint=checkpoint,
             compile=training.compile,
             channels_last=training.channels_last,

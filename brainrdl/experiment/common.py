@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,14 @@ from torch import nn
 
 from brainrdl.experiment.processes import in_processes
 from brainrdl.experiment_file import BrainExperiment, Experiment, NetworkSettings, TrainingSettings
+from brainrdl.layers import check_layers, evaluating, record_layers
 from brainrdl.models import Preprocessing, build_network
+from brainrdl.objectives.method import MethodSettings
 from brainrdl.randomness import Draw, torch_seeded
-from brainrdl.run_folder import Part
+from brainrdl.run_folder import Part, looked_at
 from brainrdl.runs import write_bytes
-from brainrdl.training.devices import make_fabric, torch_threads
+from brainrdl.training.devices import check_alike, make_fabric, torch_threads
+from brainrdl.training.parts import check_parts, check_shared
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -27,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How, not what, is run: but for `search`, nothing here changes a result.
+    """How, not what, is run: but for `search`, and several devices, nothing here changes a result.
 
     resume: go on with unfinished parts. jobs: parts run at the same time, each in a process of its own, with the
     result it has alone; None = one, or of a task on the CPU as many as there are cores for, at most 8.
-    accelerator, devices, nodes: as in Lightning Fabric. allow_code: networks may be "package.module:callable".
-    search: the parts are trials, which must not see test images.
+    accelerator, devices, nodes: as in Lightning Fabric; where several share each batch, parts come one after the other.
+    allow_code: networks may be "package.module:callable". search: the parts are trials, which must not see test images.
     """
 
     resume: bool = False
@@ -50,12 +54,23 @@ class PartRunner:
     def __init__(self, experiment: Experiment | BrainExperiment, out: Path, options: RunOptions) -> None:
         self.out, self.options = out, options
         self._arguments = (experiment, out, options)
+        self.n_processes = options.devices * options.nodes  # that share a batch
+        if (options.jobs or 1) > 1 and self.n_processes > 1:
+            raise ValueError(
+                f"jobs: {options.jobs} parts at the same time cannot each have {self.n_processes} devices; give either "
+                "jobs or devices"
+            )
 
     @cached_property
     def fabric(self) -> Fabric:
         """One for the run: with several devices its launch starts the other processes."""
         settings, precision = self.options, self._arguments[0].training.precision
         return make_fabric(settings.accelerator, settings.devices, settings.nodes, precision)
+
+    def meet(self) -> None:
+        """Where torchrun or SLURM has started the processes, let them know each other: an error is then told once."""
+        if self.n_processes > 1 and {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & set(os.environ):
+            _ = self.fabric
 
     @property
     def writes(self) -> bool:
@@ -69,6 +84,23 @@ class PartRunner:
     def training_of(self, part: Part) -> TrainingSettings:
         """How a part is trained."""
         raise TypeError(f"{type(self).__name__} does not say how a part is trained")
+
+    def looked_at(self, parts: Iterable[Part]) -> list[Part]:
+        """The parts, finished ones marked, once all processes have looked into the folder and none has written yet.
+
+        Raises ValueError as `brainrdl.run_folder.looked_at`, and where processes see different folders.
+        """
+        found = looked_at(parts, self.options.resume)
+        check_alike(self.fabric, sum(part.finished for part in found), f"finished parts in {self.out}")
+        return found
+
+    def todo(self, parts: list[Part]) -> list[Part]:
+        """The parts that are still to be run, which wait for all processes; says how many are not."""
+        todo = [part for part in parts if not part.finished]
+        if len(parts) > len(todo) and self.writes:
+            say(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
+        self.fabric.barrier()
+        return todo
 
     def run_part(self, part: Part, title: str, show: bool = True) -> str:
         """As `run_method`, with the part's own number of threads."""
@@ -93,14 +125,6 @@ class PartRunner:
             if self.writes:
                 say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
         self.fabric.barrier()
-
-
-def unfinished(parts: list[Part]) -> list[Part]:
-    """The parts that are still to be run; says how many are not."""
-    todo = [part for part in parts if not part.finished]
-    if len(parts) > len(todo):
-        say(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
-    return todo
 
 
 def build_seeded(settings: NetworkSettings, seed: int, allow_code: bool) -> nn.Module:
@@ -136,6 +160,31 @@ def try_network(network: nn.Module, settings: NetworkSettings, images: torch.Ten
             f"preprocessing: {reason}; set its preprocess (size, channels) or arguments"
         ) from None
     return torch.as_tensor(output) if isinstance(output, torch.Tensor) else torch.empty(0)
+
+
+def check_training(training: TrainingSettings, network: nn.Module, n_processes: int, what: str) -> None:
+    """Raise ValueError where a batch has too few images for its parts, or the network no such parts."""
+    check_layers(network, training.checkpoint_activations, f"network of {what} (training.checkpoint_activations)")
+    try:
+        check_shared(training.batch_size, n_processes)
+        check_parts(training.accumulate, training.batch_size, None, n_processes)
+    except ValueError as error:
+        raise ValueError(f"{what}: training.{error}") from None
+
+
+def try_reductions(
+    network: nn.Module, settings: NetworkSettings, method: MethodSettings, images: torch.Tensor, what: str
+) -> None:
+    """Raise ValueError where the patterns of a layer cannot be made smaller as the method says."""
+    reducers = method.reducers()
+    if reducers:
+        with evaluating(network), record_layers(network, [reducer.layer for reducer in reducers]) as patterns:
+            network(make_preprocessing(settings)(images))
+            try:
+                for reducer in reducers:
+                    reducer(patterns[reducer.layer])
+            except ValueError as error:
+                raise ValueError(f"{what}.reduce: {error}") from None
 
 
 def check_batch(training: TrainingSettings, n_images: int, what: str) -> None:

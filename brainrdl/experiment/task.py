@@ -20,12 +20,13 @@ from brainrdl.experiment.common import (
     RunOptions,
     build_seeded,
     check_batch,
+    check_training,
     make_preprocessing,
     n_cores,
     save_weights,
     say,
     try_network,
-    unfinished,
+    try_reductions,
 )
 from brainrdl.experiment.task_data import TaskData
 from brainrdl.experiment.teacher_patterns import keep_patterns, kept_patterns, remove_patterns
@@ -43,7 +44,6 @@ from brainrdl.run_folder import (
     environment,
     extended,
     file_checksum,
-    looked_at,
     write_table,
 )
 from brainrdl.runs import write_json, write_text
@@ -64,10 +64,9 @@ if TYPE_CHECKING:
 def run_task_experiment(experiment: Experiment, out: Path, options: RunOptions | None = None) -> bool:
     """As `brainrdl.experiment.run_experiment`: the teacher, then every method with every seed."""
     run = _Run(experiment, Path(out), options or RunOptions())
+    run.meet()
     run.check()
-    parts = run.open_folder()
-    todo = unfinished(parts)
-    run.fabric.barrier()
+    todo = run.todo(run.open_folder())
     if todo and todo[0].label == "teacher":
         teacher = todo.pop(0)
         with torch_threads(run.training_of(teacher).threads):
@@ -139,6 +138,8 @@ class _Run(PartRunner):
             if teacher is not None:
                 check_layers(teacher, method.teacher_layers(), f"teacher (methods.{label})")
             output = try_network(student, settings, images, f"student of '{label}'")
+            check_training(experiment.training_of(label), student, self.n_processes, f"methods.{label}")
+            try_reductions(student, settings, method, images, f"methods.{label}")
             if output.ndim != 2 or output.shape[1] < n_classes:
                 raise ValueError(
                     f"student of '{label}' gives shape {tuple(output.shape)} for 2 images; the data has {n_classes} "
@@ -152,12 +153,14 @@ class _Run(PartRunner):
             deformed_images = experiment.teacher.deformed
             n_images = deformed_images.train if deformed_images else len(self.images.of_teacher.train.ids)
             check_batch(experiment.teacher.training, n_images, "teacher")
+            assert teacher is not None
+            check_training(experiment.teacher.training, teacher, self.n_processes, "teacher")
         _ = self.images.figure_stimuli
 
     def open_folder(self) -> list[Part]:
         """Compare the folder with the experiment; write the experiment file; the parts, finished ones marked."""
         together = extended(self.out, self.experiment.model_dump(mode="json"))
-        parts = looked_at(self._parts(), self.options.resume)
+        parts = self.looked_at(self._parts())
         if self.writes:
             write_text(self.out / EXPERIMENT, dump_yaml(together))
             write_json(
@@ -292,16 +295,18 @@ class _Run(PartRunner):
         """Let the teacher look at the training images once for all these parts, where that pays.
 
         A GPU computes patterns faster than it is given them; and images that change from epoch to epoch have to be
-        looked at anew.
+        looked at anew. Of several processes one writes them, and all read what it wrote.
         """
         methods = {part.label: self.experiment.methods[part.label] for part in todo if self._reads_patterns(part.label)}
-        if not methods or self.fabric.device.type != "cpu" or self.fabric.world_size > 1:
+        if not methods or self.fabric.device.type != "cpu":
             return
         # As large as the largest that is needed; those of smaller n_train are part of it.
         images = max((self.images.of_method(label).train for label in methods), key=lambda train: len(train.ids))
         layers = list(dict.fromkeys(layer for method in methods.values() for layer in method.teacher_layers()))
-        with torch_threads(self.experiment.training.threads):
-            keep_patterns(self._make_teacher(layers or [""]), images, self.patterns)
+        if self.writes:
+            with torch_threads(self.experiment.training.threads):
+                keep_patterns(self._make_teacher(layers or [""]), images, self.patterns)
+        self.fabric.barrier()
 
     def _reads_patterns(self, label: str) -> bool:
         """Whether a method asks a teacher about the images as they are."""
@@ -353,6 +358,8 @@ class _Run(PartRunner):
                 evaluations={"test": test},
                 augment=horizontal_flips if flips else None,
                 clip=training.clip,
+                accumulate=training.accumulate,
+                checkpoint_activations=training.checkpoint_activations,
                 keep=training.keep,
                 checkpoint=part.checkpoint,
                 compile=training.compile,

@@ -28,12 +28,9 @@ def keep_patterns(teacher: NetworkTeacher, images: Stimuli | StoredStimuli, fold
     if n_bytes > min(_LARGEST, shutil.disk_usage(folder.parent).free // 2):
         return False
     cache = PatternCache(folder)
-    try:
-        # Of about the same size: a single image is multiplied in another way than several, and rounds otherwise.
-        for batch in in_batches(images, ceil(len(images.ids) / ceil(len(images.ids) / _BATCH))):
-            cache.fetch(batch, teacher.patterns)
-    finally:
-        cache.close()
+    # Of about the same size: a single image is multiplied in another way than several, and rounds otherwise.
+    for batch in in_batches(images, ceil(len(images.ids) / ceil(len(images.ids) / _BATCH))):
+        cache.fetch(batch, teacher.patterns)
     return True
 
 

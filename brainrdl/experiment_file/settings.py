@@ -58,7 +58,10 @@ class TrainingSettings(Settings):
     either optimizer. halve_every: epochs; of the schedule "halving". warm_up: epochs over which the learning rate is
     reached; 0 = at once.
     schedule: of the learning rate: "linear" to zero, "halving" every `halve_every` epochs, or "constant".
-    clip: largest norm of the gradient; null = not clipped. keep: "last", or "best" by validation error.
+    clip: largest norm of the gradient; null = not clipped. accumulate: in how many parts a batch is worked through, one
+    after the other, for less memory; pairs are drawn, and batch normalisation is computed, within each part.
+    checkpoint_activations: parts of the network (module paths) that are computed again in backward, for less memory and
+    more time; results stay the same. keep: "last", or "best" by validation error.
     patience: stop after so many epochs without a lower validation error; null = never. precision: as in Lightning
     Fabric: "32-true", "bf16-mixed" or "16-mixed". compile: torch.compile. channels_last: networks and images lie in
     memory as torch.channels_last. tf32: on CUDA, training steps multiply matrices in TensorFloat-32, as torch's
@@ -76,6 +79,8 @@ class TrainingSettings(Settings):
     halve_every: int = Field(25, ge=1)
     warm_up: float = Field(0.0, ge=0, allow_inf_nan=False)
     clip: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, ge=1)
+    checkpoint_activations: list[str] = Field(default_factory=list)
     keep: Literal["last", "best"] = "last"
     patience: int | None = Field(None, ge=1)
     precision: str = "32-true"

@@ -21,7 +21,8 @@ class Objective(Protocol):
     layers: the student's layers it must see, by module path; "" is the network's output.
     stream: which batches it reads, "task" or "stimuli": those of the task, or those of the stimuli with brain data.
 
-    Two more attributes are looked at where an objective has them. covers: (ids) -> {name: (n_stimuli,) bool}, what its
+    More attributes are looked at where an objective has them. reductions: layer -> a function of what the layer gives,
+    whose result is recorded in its place. covers: (ids) -> {name: (n_stimuli,) bool}, what its
     teacher has measured; each batch of the stimulus stream is drawn from what one name covers. n_measured: term ->
     number of measured pairs (a tensor, no gradient) of the last call; terms without any are left out of the means.
     """

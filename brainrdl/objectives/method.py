@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from brainrdl.objectives.base import Objective, Optimizer, Stage
+from brainrdl.reductions import Reducer
 from brainrdl.schedule import Schedule, constant, lee_decay, linear_decay, warm_up
 from brainrdl.sources.network import NetworkTeacher
 
@@ -71,6 +72,10 @@ class MethodSettings(BaseModel):
     def student_layers(self) -> tuple[str, ...]:
         """The layers of the student that the method looks at."""
         return ()
+
+    def reducers(self) -> list[Reducer]:
+        """What makes the patterns of student layers smaller."""
+        return []
 
     def stages(self, context: MethodContext) -> list[Stage]:
         """The stages, the last one with the task."""

@@ -18,6 +18,7 @@ from brainrdl.objectives.method import MethodContext, MethodSettings
 from brainrdl.objectives.rdl import RDLSettings
 from brainrdl.objectives.rkd import RelationalDistillationSettings
 from brainrdl.objectives.similarity_preserving import SimilarityPreservingSettings
+from brainrdl.reductions import Reducer
 
 Part = Annotated[
     BaselineSettings
@@ -60,6 +61,10 @@ class CombinedSettings(MethodSettings):
     def teacher_layers(self) -> tuple[str, ...]:
         """The layers of every part."""
         return tuple(layer for part in self.parts for layer in part.teacher_layers())
+
+    def reducers(self) -> list[Reducer]:
+        """Those of every part."""
+        return [reducer for part in self.parts for reducer in part.reducers()]
 
     def stages(self, context: MethodContext) -> list[Stage]:
         """Every part's first stages, in order, then one main stage."""

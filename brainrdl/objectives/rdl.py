@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from math import comb
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -13,19 +13,23 @@ from torch import Tensor, nn
 
 from brainrdl.discrepancy import MIN_MEASURED, Measured, check_discrepancy, discrepancy, measured
 from brainrdl.dissimilarity import (
+    PrecisionFactors,
+    Transformed,
     check_dissimilarity,
-    precision_factor,
-    squared_distances,
+    defined_dissimilarities,
     transform_patterns,
     undefined_pairs,
 )
-from brainrdl.layers import as_patterns
+from brainrdl.layers import as_patterns, delay_gradient, in_memory_order
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.method import AlphaSettings, MethodContext
-from brainrdl.pairs import Pairs, all_pairs, sample_images, sample_pairs
+from brainrdl.pairs import Pairs, all_pairs, rows_of_pairs, sample_images, sample_pairs
 from brainrdl.randomness import Draw, from_torch
+from brainrdl.ranks import Share
+from brainrdl.reductions import Reducer, Reduction, check_reductions
 from brainrdl.sources.base import TeacherRDMSource
-from brainrdl.stimuli import Stimuli, Targets
+from brainrdl.sources.network import NetworkTeacher
+from brainrdl.stimuli import Stimuli, Targets, without_waiting
 
 
 class RDLObjective(nn.Module):
@@ -47,6 +51,13 @@ class RDLObjective(nn.Module):
         the same value and, with all pairs, the same gradient. "image" is no scalar's gradient.
     stream: "task" reads the task's batches. "stimuli" reads those of the stimuli with measured RDMs, each drawn from
         what one of the names covers: a name that does not cover a whole batch takes no part in it.
+    reductions: student layer -> `Reduction`: patterns that are pooled, projected or of some units only, so that large
+        layers take no memory of their own. A "mahalanobis" precision is then of the reduced units. Pooled patterns have
+        dissimilarities of their own, which "mse" does not compare with a teacher's.
+    across_ranks: where several processes share a batch, pairs are drawn within each one's share; True: among all
+        stimuli of the whole batch, whose patterns each process is given, with gradients to those who gave them. The
+        terms are then those of the whole batch, the same in every process. For a `NetworkTeacher`, which looks at its
+        own share of the images in each process, and measured teachers. Alone it changes nothing.
 
     A call returns {"rdl/<layer>": term} ("rdl/<layer>/<name>" where a layer has several). Pairs the teacher has
     not measured (NaN), and pairs with a pattern that has no such dissimilarity, take no part. There are no
@@ -71,6 +82,8 @@ class RDLObjective(nn.Module):
         discrepancy: str | None = None,
         normalization: str | None = None,
         stream: str = "task",
+        reductions: Mapping[str, Reduction] | None = None,
+        across_ranks: bool = False,
     ) -> None:
         super().__init__()
         check_dissimilarity(dissimilarity, precision)
@@ -90,19 +103,27 @@ class RDLObjective(nn.Module):
                 "cross-validated: noise adds an offset to it that is fitted too; 'correlation' takes no notice of it",
                 stacklevel=2,
             )
+        reductions = check_reductions(reductions or {}, layers)
+        _check_pooled(discrepancy, reductions)
         _check_sampling(pairs, images, self.is_measured)
         if stream not in ("task", "stimuli"):
             raise ValueError(f"unknown stream '{stream}'; expected 'task' or 'stimuli'")
         if not layers:
             raise ValueError("no layers: map at least one student layer to one of the teacher's names")
-        self.teacher = teacher
+        if across_ranks and not self.is_measured and not isinstance(teacher, NetworkTeacher):
+            raise ValueError(
+                f"across_ranks: a {type(teacher).__name__} is asked about images, of which each process has its share; "
+                "give a NetworkTeacher or a measured teacher, or leave across_ranks out"
+            )
+        self.teacher, self.across_ranks = teacher, across_ranks
         self.mapping = {layer: _weights(layer, names, teacher) for layer, names in layers.items()}
         self.layers = tuple(self.mapping)
+        self.reductions = {layer: Reducer(layer, reduction, dissimilarity) for layer, reduction in reductions.items()}
         self.pairs, self.images = pairs, images
         self.dissimilarity, self.discrepancy, self.stream = dissimilarity, discrepancy, stream
         if precision is not None and set(self.layers) - set(precision):
             raise ValueError(f"no precision for student layer '{sorted(set(self.layers) - set(precision))[0]}'")
-        self._factors = {} if precision is None else {layer: precision_factor(precision[layer]) for layer in layers}
+        self._factors = PrecisionFactors({} if precision is None else {layer: precision[layer] for layer in layers})
         self._batch_size: int | None = None
         self.n_measured: dict[str, Tensor] = {}
 
@@ -117,45 +138,96 @@ class RDLObjective(nn.Module):
     def prepare(self, patterns: Mapping[str, Tensor], stimuli: Stimuli) -> None:
         """Take the size of a full batch, to which `pairs` refers, and check that the layers can be compared."""
         for layer in self.layers:
-            as_patterns(layer, patterns[layer], len(stimuli.ids))
-        self._batch_size = len(stimuli.ids)
+            self._patterns(layer, patterns, len(stimuli.ids))
+        share = self._share(stimuli)
+        self._batch_size = len(stimuli.ids) if share is None else share.n_stimuli
 
     def forward(
         self, patterns: Mapping[str, Tensor], stimuli: Stimuli, draw: Draw | None = None
     ) -> Mapping[str, Tensor]:
         """The terms of this batch, each with its weight; their sum is the auxiliary error."""
-        n_stimuli = len(stimuli.ids)
+        share = self._share(stimuli)
+        n_own = n_stimuli = len(stimuli.ids)
+        if share is not None:
+            if draw is None:
+                raise ValueError("across_ranks: all processes must draw the same pairs; give a Draw")
+            n_stimuli, draw = share.n_stimuli, draw._replace(rank=0)
         pairs = self.draw_pairs(n_stimuli, draw)
-        targets = self._targets(stimuli, pairs)
+        targets = self._targets(stimuli, pairs, share)
+        rows = None
+        # The other images need not be looked at, nor sent from process to process.
+        if share is not None or (self.images is not None and 2 * self.images <= n_stimuli):
+            rows, pairs = rows_of_pairs(pairs)
+            n_stimuli = len(rows)
         pairs = pairs.to(stimuli.images.device)
-        terms: dict[str, Tensor] = {}
-        counts: dict[str, Tensor] = {}
-        for layer, names in self.mapping.items():
-            flat = as_patterns(layer, patterns[layer], n_stimuli)
-            transformed = transform_patterns(flat, self.dissimilarity, self._factors.get(layer))
-            undefined = undefined_pairs(transformed, pairs)
-            for name, weight in names.items():
-                target = measured(*targets[name], excluded=undefined)
-                balanced = transformed
-                if self.normalization == "image":
-                    scaled = _ScaleGradient.apply(transformed.patterns, image_scale(target, pairs, n_stimuli))
-                    balanced = transformed._replace(patterns=scaled)
-                predicted = squared_distances(balanced, pairs)
-                term = f"rdl/{layer or 'output'}" + (f"/{name}" if len(names) > 1 else "")
-                terms[term] = weight * discrepancy(self.discrepancy, predicted, target, pairs, n_stimuli)
-                if self.is_measured:
-                    counts[term] = (measured(*targets[name]).weights > 0).sum()
-        self.n_measured = counts
-        return terms
+        transformed: dict[str, Transformed] = {}
+        for layer in self.mapping:
+            flat, measure = self._patterns(layer, patterns, n_own)
+            if share is not None and rows is not None:
+                flat = share.gather(flat, rows)
+            elif rows is not None:
+                flat = flat.index_select(0, without_waiting(rows, flat.device))
+            transformed[layer] = transform_patterns(flat, measure, self._factors.get(layer, flat))
+        # All terms at once: their many small operations would take longer to start than to run.
+        terms = [(layer, name) for layer, names in self.mapping.items() for name in names]
+        of_terms = [targets[name] for _, name in terms]
+        undefined = [undefined_pairs(transformed[layer], pairs) for layer, _ in terms]
+        target = _stacked(of_terms, undefined)
+        scales = image_scale(target, pairs, n_stimuli).unbind() if self.normalization == "image" else None
+        predicted: list[Tensor] = []
+        for k, (layer, _) in enumerate(terms):
+            if scales is None and k and terms[k - 1][0] == layer:
+                predicted.append(predicted[-1])
+            else:
+                scale = None if scales is None else scales[k]
+                predicted.append(defined_dissimilarities(transformed[layer], pairs, scale))
+        for (layer, _), one in zip(terms, predicted, strict=True):
+            delay_gradient(one, patterns[layer])
+        values = discrepancy(self.discrepancy, torch.stack(predicted), target, pairs, n_stimuli).unbind()
+        if self.is_measured:
+            of_teacher = target if all(part is None for part in undefined) else _stacked(of_terms)
+            n_measured = (of_teacher.weights > 0).sum(1).unbind()
+            self.n_measured = {self._term(*term): n for term, n in zip(terms, n_measured, strict=True)}
+        weights = [self.mapping[layer][name] for layer, name in terms]
+        return {
+            self._term(*term): value if weight == 1 else weight * value
+            for term, value, weight in zip(terms, values, weights, strict=True)
+        }
 
-    def _targets(self, stimuli: Stimuli, pairs: Pairs) -> Mapping[str, Targets]:
+    def _term(self, layer: str, name: str) -> str:
+        return f"rdl/{layer or 'output'}" + (f"/{name}" if len(self.mapping[layer]) > 1 else "")
+
+    def _patterns(self, layer: str, patterns: Mapping[str, Tensor], n_stimuli: int) -> tuple[Tensor, str]:
+        """(n_stimuli, n_units) of a layer, reduced if it is to be, and what they are compared by."""
+        recorded, measure = patterns[layer], self.dissimilarity
+        reducer = self.reductions.get(layer)
+        if reducer is not None:
+            reducer.check(recorded)
+            measure = reducer.measure
+        if measure != "mahalanobis":
+            recorded = in_memory_order(recorded)
+        return as_patterns(layer, recorded, n_stimuli), measure
+
+    def _share(self, stimuli: Stimuli) -> Share | None:
+        """Of a batch whose pairs are drawn among all processes' stimuli, what this process has; else None."""
+        share = stimuli.share if self.across_ranks else None
+        return share if share is not None and share.world_size > 1 else None
+
+    def _targets(self, stimuli: Stimuli, pairs: Pairs, share: Share | None) -> Mapping[str, Targets]:
         """The teacher's answer, NaN for names that do not cover a batch of the stimulus stream.
 
         Raises ValueError where the answer is not what the protocol promises.
         """
-        answer = dict(self.teacher.targets(stimuli, pairs))
-        covered = self.covers(stimuli.ids) if self.stream == "stimuli" else {}
-        for name in self._names():
+        names = self._names()
+        if share is None:
+            answer = dict(self.teacher.targets(stimuli, pairs))
+        elif isinstance(self.teacher, NetworkTeacher):
+            answer = self.teacher.targets_across_ranks(stimuli, pairs, names)
+        else:  # one that answers by id needs no images
+            whole = Stimuli(stimuli.images.new_empty(share.n_stimuli, 0, 0, 0), share.ids)
+            answer = dict(self.teacher.targets(whole, pairs))
+        covered = self.covers(stimuli.ids if share is None else share.ids) if self.stream == "stimuli" else {}
+        for name in names:
             target = answer.get(name)
             shapes = [
                 tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
@@ -189,30 +261,30 @@ class RDLObjective(nn.Module):
 
 
 def image_scale(target: Measured, pairs: Pairs, n_stimuli: int) -> Tensor:
-    """(n_stimuli,): 2|P| / (|X_P| |P_xi|), which makes the mean over the pairs' gradient that of Eq. 4.
+    """(n_rows, n_stimuli): 2|P| / (|X_P| |P_xi|), which makes the mean over the pairs' gradient that of Eq. 4.
 
-    P, X_P and P_xi count measured pairs only; an image in none of them gets 0.
+    target: (n_rows, n_pairs). P, X_P and P_xi count measured pairs only; an image in none of them gets 0.
     """
     taking_part = (target.weights > 0).to(target.weights.dtype)
-    of_image = taking_part.new_zeros(n_stimuli)  # |P_xi|
-    of_image.index_add_(0, pairs.i, taking_part).index_add_(0, pairs.j, taking_part)
-    n_images = (of_image > 0).sum()
-    scale = 2 * taking_part.sum() / (n_images.clamp(min=1) * of_image.clamp(min=1))
-    return torch.where(of_image > 0, scale, 0)
+    of_image = taking_part.new_zeros(len(taking_part), n_stimuli)  # |P_xi|
+    of_image.index_add_(1, pairs.i, taking_part).index_add_(1, pairs.j, taking_part)
+    n_images = (of_image > 0).sum(1, keepdim=True)
+    scale = 2 * taking_part.sum(1, keepdim=True) / (n_images.clamp(min=1) * of_image.clamp(min=1))
+    return scale.masked_fill_(of_image == 0, 0)
 
 
-class _ScaleGradient(torch.autograd.Function):
-    """The identity; its backward multiplies the rows of the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, patterns: Tensor, scale: Tensor) -> Tensor:
-        ctx.save_for_backward(scale)
-        return patterns.view_as(patterns)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (scale,) = ctx.saved_tensors
-        return gradient * scale[:, None].to(gradient.dtype), None
+def _stacked(targets: Sequence[Targets], undefined: Sequence[Tensor | None] = ()) -> Measured:
+    """(n_targets, n_pairs): the targets, without the pairs that are undefined for each."""
+    values = torch.stack([target.values for target in targets])
+    weights = excluded = None
+    if any(target.weights is not None for target in targets):
+        weights = torch.stack(
+            [torch.ones_like(target.values) if target.weights is None else target.weights for target in targets]
+        )
+    if any(part is not None for part in undefined):
+        nowhere = torch.zeros_like(values[0], dtype=torch.bool)
+        excluded = torch.stack([nowhere if part is None else part for part in undefined])
+    return measured(values, weights, excluded)
 
 
 def _check_sampling(pairs: int | None, images: int | None, is_measured: bool = False) -> None:
@@ -225,6 +297,15 @@ def _check_sampling(pairs: int | None, images: int | None, is_measured: bool = F
         )
     if (pairs is not None and pairs < 1) or (images is not None and images < 2):
         raise ValueError(f"expected pairs >= 1 or images >= 2, got pairs={pairs}, images={images}")
+
+
+def _check_pooled(discrepancy: str, reductions: Mapping[str, Reduction]) -> None:
+    pooled = [layer for layer, reduction in reductions.items() if reduction.pool is not None]
+    if discrepancy == "mse" and pooled:
+        raise ValueError(
+            f"discrepancy 'mse' compares units, and those of pooled patterns (layer '{pooled[0]}') are not the whole "
+            "layer's; use a discrepancy without units such as 'correlation', or project"
+        )
 
 
 def _weights(layer: str, names: str | Mapping[str, float], teacher: TeacherRDMSource) -> dict[str, float]:
@@ -252,7 +333,9 @@ class RDLSettings(AlphaSettings):
     pairs: how many distinct pairs of a batch are drawn; null = all. images: instead of pairs: all pairs among so many
     images of a batch. dissimilarity: the student's measure and, of a network as teacher, the teacher's. discrepancy:
     how RDMs are compared; "mse" compares units and is for a network as teacher; null goes by the teacher.
-    normalization: of "mse": "image" (Eq. 4, also for null) or "pair" (the plain mean).
+    normalization: of "mse": "image" (Eq. 4, also for null) or "pair" (the plain mean). reduce: student layer -> how its
+    patterns are made smaller, for large layers. across_ranks: with several devices, pairs are drawn among all stimuli
+    of a batch; false: within each device's share.
     """
 
     method: Literal["rdl"] = "rdl"
@@ -262,11 +345,15 @@ class RDLSettings(AlphaSettings):
     dissimilarity: Literal["euclidean", "sqeuclidean", "correlation", "cosine"] = "euclidean"
     discrepancy: DiscrepancyName | None = "mse"
     normalization: Literal["image", "pair"] | None = None
+    reduce: dict[str, Reduction] = Field(default_factory=dict)
+    across_ranks: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> RDLSettings:
+        check_reductions(self.reduce, self.layers)
         if self.discrepancy is not None:  # else `RDLObjective` looks, which knows the teacher
             check_discrepancy(self.discrepancy, self.normalization)
+            _check_pooled(self.discrepancy, self.reduce)
         _check_sampling(self.pairs, self.images)
         return self
 
@@ -277,6 +364,10 @@ class RDLSettings(AlphaSettings):
     def teacher_layers(self) -> tuple[str, ...]:
         """The layers they are pulled towards."""
         return tuple(name for names in self.layers.values() for name in ([names] if isinstance(names, str) else names))
+
+    def reducers(self) -> list[Reducer]:
+        """Of the layers whose patterns are made smaller."""
+        return [Reducer(layer, reduction, self.dissimilarity) for layer, reduction in self.reduce.items()]
 
     def objective(self, teacher: TeacherRDMSource, stream: str = "task") -> RDLObjective:
         """The objective that these settings say."""
@@ -289,6 +380,8 @@ class RDLSettings(AlphaSettings):
             discrepancy=self.discrepancy,
             normalization=self.normalization,
             stream=stream,
+            reductions=self.reduce,
+            across_ranks=self.across_ranks,
         )
 
     def stages(self, context: MethodContext) -> list[Stage]:

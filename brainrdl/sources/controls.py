@@ -12,7 +12,7 @@ from brainrdl.pairs import Pairs, all_pairs
 from brainrdl.randomness import Draw
 from brainrdl.sources.base import TeacherRDMSource
 from brainrdl.sources.rdms import MeasuredRDMs
-from brainrdl.stimuli import Stimuli, Targets
+from brainrdl.stimuli import Stimuli, Targets, without_waiting
 
 CONTROLS = ("shuffled", "shuffled_within", "random", "category", "category_means")
 
@@ -126,10 +126,11 @@ class CategoryTeacher:
         device, (i, j) = stimuli.images.device, pairs.to("cpu")
         values = differing_category(self._numbers(stimuli.ids), Pairs(i, j))
         measured = self.source.targets(stimuli, pairs)
-        return {
-            name: Targets(values.masked_fill(~(covered[i] & covered[j]), torch.nan).to(device), measured[name].weights)
-            for name, covered in self.covers(stimuli.ids).items()
-        }
+        answer = {}
+        for name, covered in self.covers(stimuli.ids).items():
+            known = values.masked_fill(~(covered[i] & covered[j]), torch.nan)
+            answer[name] = Targets(without_waiting(known, device), measured[name].weights)
+        return answer
 
     def _numbers(self, ids: Sequence[str]) -> Tensor:
         """(n_stimuli,) category numbers, -1 where there is none."""

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from brainrdl.dissimilarity import (
+    PrecisionFactors,
     check_dissimilarity,
-    precision_factor,
-    squared_distances,
+    defined_dissimilarities,
     transform_patterns,
     undefined_pairs,
 )
 from brainrdl.layers import as_patterns, check_layers, evaluating, record_layers
-from brainrdl.pairs import Pairs
+from brainrdl.pairs import Pairs, rows_of_pairs
+from brainrdl.ranks import gather_rows
 from brainrdl.sources.cache import PatternCache
 from brainrdl.stimuli import Stimuli, Targets, without_waiting
 
@@ -37,8 +38,9 @@ class NetworkTeacher:
     preprocess: raw images (0…1) to the network's input; None where the network takes them as they are.
     device: where it computes; None = where the stimuli are. dtype: `torch.bfloat16` or `torch.float16` to
         run it under autocast.
-    cache: "memory", or a folder for patterns memory-mapped on disk (in float32), where a stimulus always has the
-        same image; None (augmented data) computes every time. Or a `PatternCache` that holds this network's patterns.
+    cache: "memory", or a folder for patterns memory-mapped on disk (in float32), which any number of processes may
+        use at a time; where a stimulus always has the same image. None (augmented data) computes every time. Or a
+        `PatternCache` that holds this network's patterns.
 
     It sees only the images that occur in the asked pairs, and sees them once a batch however many objectives
     ask. Raises ValueError for unknown layers and measures, for weights that are not finite, for a cache on disk
@@ -66,7 +68,7 @@ class NetworkTeacher:
         self.dissimilarity = dissimilarity
         if precision is not None and set(self.names) - set(precision):
             raise ValueError(f"no precision for teacher layer '{sorted(set(self.names) - set(precision))[0]}'")
-        self._factors = {} if precision is None else {name: precision_factor(precision[name]) for name in self.names}
+        self._factors = PrecisionFactors({} if precision is None else {name: precision[name] for name in self.names})
         self.network = network
         self.preprocess = preprocess
         self.device = None if device is None else torch.device(device)
@@ -91,18 +93,37 @@ class NetworkTeacher:
         device = stimuli.images.device
         if not len(pairs.i):
             return {name: Targets(torch.zeros(0, device=device)) for name in self.names}
-        rows, positions = torch.unique(torch.cat([pairs.i, pairs.j]).cpu(), return_inverse=True)
-        i, j = without_waiting(positions, device).chunk(2)
-        seen = Pairs(i, j)
+        rows, seen = rows_of_pairs(pairs.to("cpu"))
+        seen = seen.to(device)
+        shown = self.patterns(stimuli, rows)
+        return {name: self._between(name, as_patterns(name, shown[name], len(rows)), seen) for name in self.names}
+
+    def targets_across_ranks(self, stimuli: Stimuli, pairs: Pairs, names: Sequence[str]) -> dict[str, Targets]:
+        """As `targets` of these names, at pairs of the whole batch of which `stimuli` is this process's share.
+
+        All processes ask for the same; each looks at its own images among the pairs, and they exchange patterns.
+        """
+        share, device = stimuli.share, stimuli.images.device
+        if share is None or not len(pairs.i):
+            return {name: target for name, target in self.targets(stimuli, pairs).items() if name in names}
+        rows, seen = rows_of_pairs(pairs.to("cpu"))
+        seen = seen.to(device)
+        owners = share.owners(rows)
+        own = rows[owners == share.rank] // share.world_size
+        # Who has none of them looks at one, to know the patterns' shape.
+        shown = self.patterns(stimuli, own if len(own) else torch.zeros(1, dtype=torch.int64))
         result = {}
-        for name, patterns in self.patterns(stimuli, rows).items():
-            if name in self.names:
-                flat = as_patterns(name, patterns, len(rows))
-                transformed = transform_patterns(flat, self.dissimilarity, self._factors.get(name))
-                values = squared_distances(transformed, seen)
-                undefined = undefined_pairs(transformed, seen)
-                result[name] = Targets(values if undefined is None else values.masked_fill(undefined, torch.nan))
-        return {name: result[name] for name in self.names}
+        for name in names:
+            flat = as_patterns(name, shown[name], max(1, len(own)))[: len(own)]
+            result[name] = self._between(name, gather_rows(flat, owners), seen)
+        return result
+
+    def _between(self, name: str, patterns: Tensor, pairs: Pairs) -> Targets:
+        transformed = transform_patterns(patterns, self.dissimilarity, self._factors.get(name, patterns))
+        # Patterns that are not finite must show in the loss, and not pass for such as were not measured.
+        values = defined_dissimilarities(transformed, pairs).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        undefined = undefined_pairs(transformed, pairs)
+        return Targets(values if undefined is None else values.masked_fill(undefined, torch.nan))
 
     def patterns(self, stimuli: Stimuli, rows: Tensor | None = None) -> Mapping[str, Tensor]:
         """Per layer, and for the output (""): (n_rows, ...) as the layer gives it, on the stimuli's device.
@@ -114,7 +135,8 @@ class NetworkTeacher:
         batch, version = self._batch, self._version()
         if not batch.is_of(stimuli, version):
             batch = _Batch(weakref.ref(stimuli.images), stimuli.images._version, version, rows[:0], {})
-        new = torch.unique(rows[~torch.isin(rows, batch.rows)])  # sorted: all of them are the batch as it is
+        unknown = rows[~torch.isin(rows, batch.rows)] if len(batch.rows) else rows
+        new = torch.unique(unknown)  # sorted: all of them are the batch as it is
         if len(new):
             computed = self._look_at(stimuli if len(new) == len(stimuli.ids) else stimuli.subset(new), version)
             merged = {
@@ -146,8 +168,6 @@ class NetworkTeacher:
         if isinstance(self._cache_place, PatternCache):
             return self._cache_place.fetch(stimuli, self._forward, (*self.names, OUTPUT))
         if self._cache is None or self._cache_version != version:
-            if self._cache is not None:
-                self._cache.close()
             folder = None if self._cache_place == "memory" else Path(self._cache_place)
             self._cache = PatternCache(folder, "" if folder is None else self.fingerprint())
             self._cache_version = version

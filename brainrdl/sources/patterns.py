@@ -12,13 +12,12 @@ from torch import Tensor
 
 from brainrdl.dissimilarity import (
     DISSIMILARITIES,
+    dissimilarities,
     precision_factor,
-    squared_distances,
     transform_patterns,
-    undefined_pairs,
 )
-from brainrdl.pairs import Pairs
-from brainrdl.stimuli import Stimuli, Targets
+from brainrdl.pairs import Pairs, rows_of_pairs
+from brainrdl.stimuli import Stimuli, Targets, without_waiting
 
 CROSSNOBIS = "crossnobis"
 
@@ -114,6 +113,7 @@ class MeasuredPatterns:
         self.unbiased = dissimilarity == CROSSNOBIS
         self.weights = weights
         self._responses = {name: _Responses(name, table, dissimilarity) for name, table in tables.items()}
+        _share_indices(list(self._responses.values()))
         self.ids = tuple(dict.fromkeys(one for responses in self._responses.values() for one in responses.index))
 
     def covers(self, ids: Sequence[str]) -> Mapping[str, Tensor]:
@@ -126,42 +126,62 @@ class MeasuredPatterns:
     def targets(self, stimuli: Stimuli, pairs: Pairs) -> Mapping[str, Targets]:
         """Dissimilarities at the pairs; NaN = not measured, with weight 0 where there are weights."""
         pairs = pairs.to("cpu")
-        asked = torch.cat(pairs).unique().tolist()
-        images = stimuli.images
-        dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
+        device = stimuli.images.device
+        dtype = torch.float64 if stimuli.images.dtype == torch.float64 else torch.float32
+        asked: dict[int, _Asked] = {}  # tables with the same index are asked for the same
         result = {}
         for name, responses in self._responses.items():
-            code = torch.full((len(stimuli.ids),), -1)
-            code[asked] = torch.tensor([responses.index.get(stimuli.ids[row], -1) for row in asked], dtype=torch.int64)
-            i, j = code[pairs.i], code[pairs.j]
-            known = (i >= 0) & (j >= 0) & (i != j)
-            values = torch.full((len(i),), torch.nan, dtype=dtype)
-            values[known] = self._dissimilarities(responses, i[known], j[known]).to(dtype)
+            index = id(responses.index)
+            if index not in asked:
+                asked[index] = _ask(responses.index, stimuli.ids, pairs)
+            codes, between, known = asked[index]
+            values = self._dissimilarities(responses, codes, between).to(dtype)
             weights = None
             if self.weights is not None:
-                weights = torch.zeros(len(i), dtype=dtype)
-                weights[known] = responses.repetition_weights(i[known], j[known]).to(dtype)
-                weights = weights.masked_fill(values.isnan(), 0).to(images.device)
-            result[name] = Targets(values.to(images.device), weights)
+                weights = responses.repetition_weights(codes[between.i], codes[between.j]).to(dtype)
+                weights = without_waiting(_at(known, weights.masked_fill(values.isnan(), 0), 0), device)
+            result[name] = Targets(without_waiting(_at(known, values, torch.nan), device), weights)
         return result
 
-    def _dissimilarities(self, responses: _Responses, i: Tensor, j: Tensor) -> Tensor:
-        """(n_pairs,) float64 between the stimuli `i` and `j`, as numbered in `responses`."""
-        if not len(i):
+    def _dissimilarities(self, responses: _Responses, codes: Tensor, pairs: Pairs) -> Tensor:
+        """(n_pairs,) float64 between the stimuli `codes`, as numbered in `responses`."""
+        if not len(codes):
             return torch.zeros(0, dtype=torch.float64)
-        codes, where = torch.unique(torch.cat([i, j]), return_inverse=True)
-        pairs = Pairs(*where.chunk(2))
-        rows, stimulus = responses.rows_of(codes)
-        patterns = responses.read(rows)
-        if self.dissimilarity == CROSSNOBIS:
-            if responses.factor is not None:
-                patterns = patterns @ responses.factor
-            return crossnobis(patterns, stimulus, responses.fold[rows], pairs)
-        means = _sums(patterns, stimulus, len(codes)) / responses.counts[codes, None]
-        transformed = transform_patterns(means, self.dissimilarity, responses.factor)
-        values = squared_distances(transformed, pairs)
-        undefined = undefined_pairs(transformed, pairs)
-        return values if undefined is None else values.masked_fill(undefined, torch.nan)
+        if responses.is_single:  # codes are sorted, and so are their rows
+            means = responses.read(responses.rows[codes])
+        else:
+            rows, stimulus = responses.rows_of(codes)
+            patterns = responses.read(rows)
+            if self.dissimilarity == CROSSNOBIS:
+                if responses.factor is not None:
+                    patterns = patterns @ responses.factor
+                return crossnobis(patterns, stimulus, responses.fold[rows], pairs)
+            means = _sums(patterns, stimulus, len(codes)) / responses.counts[codes, None]
+        return dissimilarities(transform_patterns(means, self.dissimilarity, responses.factor), pairs)
+
+
+class _Asked(NamedTuple):
+    """codes: the stimuli that occur, as they are numbered, sorted. pairs: of these. known: (n_asked,) bool, which of
+    the asked pairs they are; None = all."""
+
+    codes: Tensor
+    pairs: Pairs
+    known: Tensor | None
+
+
+def _ask(index: Mapping[str, int], ids: Sequence[str], pairs: Pairs) -> _Asked:
+    """What the pairs come to in a table; what it does not know, or is a stimulus with itself, is left out."""
+    code = torch.tensor([index.get(one, -1) for one in ids], dtype=torch.int64)
+    i, j = code[pairs.i], code[pairs.j]
+    known = (i >= 0) & (j >= 0) & (i != j)
+    if known.all():
+        return _Asked(*rows_of_pairs(Pairs(i, j)), None)
+    return _Asked(*rows_of_pairs(Pairs(i[known], j[known])), known)
+
+
+def _at(known: Tensor | None, values: Tensor, elsewhere: float) -> Tensor:
+    """The values where they are known, `elsewhere` in other places."""
+    return values if known is None else values.new_full(known.shape, elsewhere).masked_scatter_(known, values)
 
 
 def crossnobis(patterns: Tensor, stimulus: Tensor, fold: Tensor, pairs: Pairs) -> Tensor:
@@ -191,7 +211,8 @@ def _sums(patterns: Tensor, stimulus: Tensor, n_stimuli: int) -> Tensor:
 class _Responses:
     """A table made ready: which rows each stimulus has, stimuli numbered.
 
-    index: covered id -> number. counts: (n_stimuli,) rows of each. fold: (n_rows,) numbered; empty where not needed.
+    index: covered id -> number. counts: (n_stimuli,) rows of each. rows: those of stimulus 0, then of stimulus 1, and
+    so on. is_single: each stimulus has one row. fold: (n_rows,) numbered; empty where not needed.
     """
 
     def __init__(self, name: str, table: PatternTable, dissimilarity: str) -> None:
@@ -205,9 +226,10 @@ class _Responses:
         used = np.flatnonzero(code >= 0)
         if not len(used):
             raise ValueError(f"{name}: no row has a stimulus; give each row of the patterns its stimulus id")
-        self._rows = torch.from_numpy(used[np.argsort(code[used], kind="stable")])
+        self.rows = torch.from_numpy(used[np.argsort(code[used], kind="stable")])
         counts = np.bincount(code[used])
         self.counts = torch.from_numpy(counts)
+        self.is_single = bool((counts == 1).all())
         self._starts = torch.from_numpy(np.cumsum(counts) - counts)
         self.fold = torch.zeros(0, dtype=torch.int64)
         covered = np.ones(len(ids), bool)
@@ -223,7 +245,8 @@ class _Responses:
                 )
         self.index = {stimulus: number for number, stimulus in enumerate(ids) if covered[number]}
         self._mean_weight = _mean_over_pairs(counts[covered])
-        if not isinstance(table.patterns, np.memmap):
+        self._is_checked = not isinstance(table.patterns, np.memmap)
+        if self._is_checked:
             parts = (used[start : start + 1024] for start in range(0, len(used), 1024))
             self._check_finite(np.array([np.isfinite(table.patterns[part]).all(0) for part in parts]))
 
@@ -232,13 +255,14 @@ class _Responses:
         counts = self.counts[codes]
         place = torch.repeat_interleave(counts)
         within = torch.arange(len(place)) - (counts.cumsum(0) - counts)[place]
-        rows, order = self._rows[self._starts[codes][place] + within].sort()
+        rows, order = self.rows[self._starts[codes][place] + within].sort()
         return rows, place[order]
 
     def read(self, rows: Tensor) -> Tensor:
         """(n_rows, n_voxels) in float64. Raises ValueError for NaN and infinite values."""
         patterns = self.patterns[rows.numpy()]
-        self._check_finite(np.isfinite(patterns))
+        if not self._is_checked:
+            self._check_finite(np.isfinite(patterns))
         read = torch.from_numpy(np.asarray(patterns, np.float64))
         return read if self.scale == 1 else read / self.scale
 
@@ -254,6 +278,12 @@ class _Responses:
                 f"{self.name}: {len(bad)} of {finite.shape[1]} voxels hold NaN or infinite values, the first is voxel "
                 f"{bad[0]}; drop these voxels, and mark rows that were not measured by the stimulus None"
             )
+
+
+def _share_indices(responses: Sequence[_Responses]) -> None:
+    """Where tables number the same stimuli in the same way, one index is enough."""
+    for k, one in enumerate(responses):
+        one.index = next((other.index for other in responses[:k] if other.index == one.index), one.index)
 
 
 def _check_table(name: str, table: PatternTable) -> None:

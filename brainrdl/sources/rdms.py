@@ -22,7 +22,7 @@ from brainrdl.rdms import (
     subset_stimuli,
 )
 from brainrdl.rdms.selection import Rescale, pair_position, rdm_descriptor
-from brainrdl.stimuli import Stimuli, Targets
+from brainrdl.stimuli import Stimuli, Targets, without_waiting
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -163,7 +163,7 @@ class _Table:
         if kind not in self._copies:
             self._copies[kind] = self._numbers.to(*kind)
         table = self._copies[kind]
-        return table[:, position.to(table.device)].unbind(0)
+        return table[:, without_waiting(position, table.device)].unbind(0)
 
 
 def _names(rdms: RDMs, name: str | Sequence[str] | None) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from brainrdl.dissimilarity import matmul_backends
+from brainrdl.precision import matmul_backends
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -43,7 +43,7 @@ class StageModule(nn.Module):
         student: nn.Module,
         preprocess: Callable[[Tensor], Tensor] | None,
         objectives: tuple[Objective, ...],
-        patterns: Patterns,
+        patterns: Sequence[Patterns],
         with_task: bool,
         stimulus_norm: str | None = None,
     ) -> None:
@@ -69,8 +69,12 @@ class StageModule(nn.Module):
             part.eval()
         return self
 
-    def forward(self, task: Stimuli | None, stimuli: Stimuli | None, draw: Draw) -> dict[str, Tensor]:
-        """The terms of one step, those of each objective under its own names."""
+    def forward(
+        self, task: Stimuli | Batches | None, stimuli: Stimuli | None = None, draw: Draw | None = None
+    ) -> dict[str, Tensor]:
+        """The terms of one step, those of each objective under its own names. task: or all three."""
+        if isinstance(task, Batches):
+            return self.forward(*task.held)
         terms: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         for shown in self._show(self._laid_out(task), self._laid_out(stimuli)):
@@ -78,7 +82,7 @@ class StageModule(nn.Module):
                 terms.update(_task_terms(shown.output, shown.batch))
             for k, objective in enumerate(self._objectives):
                 if objective.stream == shown.stream:
-                    new = objective(shown.patterns, shown.batch, draw)
+                    new = objective(shown.patterns[k], shown.batch, draw)
                     self.objective_of.update(dict.fromkeys(new, k))
                     self.stream_of.update(dict.fromkeys(new, shown.stream))
                     if terms.keys() & new.keys():
@@ -88,56 +92,73 @@ class StageModule(nn.Module):
                         )
                     terms.update(new)
                     counts.update({N_PAIRS + name: n for name, n in getattr(objective, "n_measured", {}).items()})
+        for patterns in self._patterns:
+            patterns.clear()  # the backward keeps what it needs, and lets go of it when it is done
         return {**terms, **counts}
 
-    def run_student(self, batch: Stimuli) -> tuple[Tensor, _Recorded]:
-        """The student's output and what its recorded layers gave."""
+    def run_student(self, batch: Stimuli) -> tuple[Tensor, list[_Recorded]]:
+        """The student's output and, for each objective, what its layers gave."""
         return self._run(self._preprocessed(batch))
 
     def _show(self, task: Stimuli | None, stimuli: Stimuli | None) -> list[_Shown]:
         """The student's answer to what there is of both: in one forward where that makes no difference, else in two."""
+        if stimuli is None:
+            assert task is not None
+            return [_Shown("task", task, *self.run_student(task))]
         norms = [part for part in self.student.modules() if part.training and _keeps_statistics(part)]
-        if task is None or stimuli is None:
-            stream, batch = ("stimuli", stimuli) if task is None else ("task", task)
-            assert batch is not None
-            fixed = norms if stream == "stimuli" and self.stimulus_norm == "eval" else []
-            with _in_eval_mode(fixed):
-                return [_Shown(stream, batch, *self.run_student(batch))]
+        if task is None:
+            with _in_eval_mode(norms if self.stimulus_norm == "eval" else []):
+                return [_Shown("stimuli", stimuli, *self.run_student(stimuli))]
         of_task, of_stimuli = self._preprocessed(task), self._preprocessed(stimuli)
         if not norms and of_task.shape[1:] == of_stimuli.shape[1:]:
             n_task, n_images = len(of_task), len(of_task) + len(of_stimuli)
             output, patterns = self._run(torch.cat([of_task, of_stimuli]))
             of_output = output[:n_task] if self.with_task else output  # which may be no tensor
             return [
-                _Shown("task", task, of_output, patterns.of_rows(slice(n_task), n_images)),
-                _Shown("stimuli", stimuli, output, patterns.of_rows(slice(n_task, None), n_images)),
+                _Shown("task", task, of_output, [p.of_rows(slice(n_task), n_images) for p in patterns]),
+                _Shown("stimuli", stimuli, output, [p.of_rows(slice(n_task, None), n_images) for p in patterns]),
             ]
         shown = _Shown("task", task, *self._run(of_task))
         with _in_eval_mode([] if self.stimulus_norm == "train" else norms):
             return [shown, _Shown("stimuli", stimuli, *self._run(of_stimuli))]
 
     def _laid_out(self, batch: Stimuli | None) -> Stimuli | None:
-        """The batch, its images in the memory format; every objective is given the same tensor."""
-        if batch is None or batch.images.is_contiguous(memory_format=self.memory_format):
+        """The batch, its images in memory format and type of the weights; all objectives are given the same tensor."""
+        if batch is None:
+            return None
+        dtype = next((p.dtype for p in self.student.parameters() if p.is_floating_point()), batch.images.dtype)
+        if batch.images.dtype == dtype and batch.images.is_contiguous(memory_format=self.memory_format):
             return batch
-        return batch._replace(images=batch.images.contiguous(memory_format=self.memory_format))
+        return batch._replace(images=batch.images.to(dtype).contiguous(memory_format=self.memory_format))
 
     def _preprocessed(self, batch: Stimuli) -> Tensor:
         return batch.images if self.preprocess is None else self.preprocess(batch.images)
 
-    def _run(self, images: Tensor) -> tuple[Tensor, _Recorded]:
-        self._patterns.clear()  # what a compiled student would not record must be missed, not taken from the last batch
+    def _run(self, images: Tensor) -> tuple[Tensor, list[_Recorded]]:
+        for patterns in self._patterns:
+            patterns.clear()  # what a compiled student would not record must be missed, not taken from the last batch
         output = self.run(images)
-        return output, _Recorded(self._patterns)
+        return output, [_Recorded(patterns) for patterns in self._patterns]
+
+
+class Batches:
+    """A step's batches and draw as one object, which Fabric and DDP hand on as it is.
+
+    In tuples they would look at every id, and round the images where a training is in half precision: a teacher with a
+    cache would be shown other images than those that it has patterns of.
+    """
+
+    def __init__(self, task: Stimuli | None, stimuli: Stimuli | None, draw: Draw) -> None:
+        self.held = task, stimuli, draw
 
 
 class _Shown(NamedTuple):
-    """A batch and what the student made of it."""
+    """A batch and what the student made of it. patterns: for each objective, what its layers gave."""
 
     stream: str
     batch: Stimuli
     output: Tensor
-    patterns: Mapping[str, Tensor]
+    patterns: Sequence[Mapping[str, Tensor]]
 
 
 class _Recorded(dict[str, Tensor]):
@@ -198,9 +219,16 @@ def stage_module(
         teacher = getattr(objective, "teacher", None)
         if isinstance(teacher, NetworkTeacher) and own & {p.data_ptr() for p in teacher.network.parameters()}:
             raise ValueError("student and teacher share weights, so the teacher would change; give the teacher a copy")
-    layers = dict.fromkeys(layer for objective in stage.objectives for layer in objective.layers)
-    with record_layers(student, layers) as patterns:
-        assert isinstance(patterns, Patterns)
+    with ExitStack() as stack:
+        # What is recorded whole is recorded once for all.
+        whole = [objective for objective in stage.objectives if not getattr(objective, "reductions", None)]
+        layers = dict.fromkeys(layer for objective in whole for layer in objective.layers)
+        shared = stack.enter_context(record_layers(student, layers))
+        patterns = []
+        for objective in stage.objectives:
+            reductions = getattr(objective, "reductions", None)
+            recorded = record_layers(student, objective.layers, reductions) if reductions else nullcontext(shared)
+            patterns.append(stack.enter_context(recorded))
         yield StageModule(student, preprocess, stage.objectives, patterns, stage.task_weight != 0, stimulus_norm)
 
 
@@ -215,9 +243,10 @@ def prepare_objectives(module: StageModule, task: Stimuli | None, stimuli: Stimu
                 output, patterns = module.run_student(batch)
             if name == "task" and module.with_task:
                 module.n_classes = check_task(output, batch)
-            for objective in concerned:
-                with torch.no_grad():
-                    objective.prepare(patterns, batch)
+            for objective, recorded in zip(module._objectives, patterns, strict=True):
+                if objective in concerned:
+                    with torch.no_grad():
+                        objective.prepare(recorded, batch)
 
 
 def check_task(output: object, batch: Stimuli) -> int:
@@ -236,29 +265,54 @@ def check_classes(largest_label: int, n_classes: int) -> None:
         raise ValueError(f"label {largest_label} is outside the student's {n_classes} outputs; widen its last layer")
 
 
-def loss_of(terms: Mapping[str, Tensor], module: StageModule, task_weight: float, alphas: Sequence[float]) -> Tensor:
-    """task_weight · task + Σ_k alpha_k · Σ (terms of objective k)."""
-    loss = task_weight * terms[TASK] if TASK in terms else torch.zeros((), device=next(iter(terms.values())).device)
+def loss_of(
+    terms: Mapping[str, Tensor],
+    module: StageModule,
+    task_weight: float,
+    alphas: Sequence[float],
+    shares: Mapping[str, float] | None = None,
+    fractions: Mapping[str, float] | None = None,
+) -> Tensor:
+    """task_weight · task + Σ_k alpha_k · Σ (terms of objective k).
+
+    shares: stream -> what this process's means over its share of a batch count, so that the mean over processes is of
+    the whole batch (`Share.weight`); 1 unless given, and for terms that are of the whole batch in every process.
+    fractions: stream -> how much of a batch these terms are of, where it is worked through in parts; 1 unless given.
+    """
+    shares, fractions = shares or {}, fractions or {}
+    loss = torch.zeros((), device=next(iter(terms.values())).device)
+    if TASK in terms:
+        loss = task_weight * shares.get("task", 1.0) * fractions.get("task", 1.0) * terms[TASK]
     for name, term in terms.items():
         if name in module.objective_of:
-            loss = loss + alphas[module.objective_of[name]] * term
+            k = module.objective_of[name]
+            of_whole = getattr(module._objectives[k], "across_ranks", False)
+            stream = module.stream_of[name]
+            weight = alphas[k] * (1.0 if of_whole else shares.get(stream, 1.0)) * fractions.get(stream, 1.0)
+            loss = loss + weight * term
     return loss
+
+
+def shares_of(task: Stimuli | None, stimuli: Stimuli | None) -> dict[str, float]:
+    """stream -> `Share.weight` of its batch, where several processes share it."""
+    both = {"task": task, "stimuli": stimuli}
+    return {stream: b.share.weight for stream, b in both.items() if b is not None and b.share is not None}
 
 
 def unused_parameters(module: StageModule, task: Stimuli | None, stimuli: Stimuli | None) -> list[nn.Parameter]:
     """The trainable parameters that no loss term depends on: layers after a hint, say."""
     modes = {part: part.training for part in module.modules()}
     module.eval()  # running statistics must not move
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     try:
         terms = module(task, stimuli, Draw(0))
+        total = torch.stack([term for name, term in terms.items() if is_loss(name)]).sum()
+        if not total.requires_grad:
+            return trainable
+        gradients = torch.autograd.grad(total, trainable, allow_unused=True)  # which may run parts again, in this mode
     finally:
         for part, mode in modes.items():
             part.training = mode
-    total = torch.stack([term for name, term in terms.items() if is_loss(name)]).sum()
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not total.requires_grad:
-        return trainable
-    gradients = torch.autograd.grad(total, trainable, allow_unused=True)
     return [parameter for parameter, gradient in zip(trainable, gradients, strict=True) if gradient is None]
 
 

@@ -13,7 +13,7 @@ from brainrdl.objectives.base import Objective
 from brainrdl.randomness import Draw
 from brainrdl.rdms import explain_missing
 from brainrdl.stimuli import Stimuli
-from brainrdl.training.streams import Images, split_order
+from brainrdl.training.streams import Images, read_shares, split_order
 
 
 class Covered(NamedTuple):
@@ -28,13 +28,13 @@ class CoveredStimuli:
 
     Step t of a stage takes name t modulo n_names. Each name's stimuli are gone through in random order, without
     replacement, as often as is needed; names with the same coverage (a shared set of stimuli) count as one. What no
-    name covers is never drawn. All of it is a function of the draw and the step.
+    name covers is never drawn. All of it is a function of the draw and the step. Several processes share each batch.
 
     objectives: those that read the stream; an objective without `covers` takes any stimulus. batch_size: where a name
     covers less, all that it covers. A last batch of less than half of that, or of 3 a process, is left out: it would
-    make few pairs, and each time it is others. n_batches: of an epoch that this stream leads, one pass over the stimuli
-    of the name that has most.
-    Raises ValueError where a batch cannot have 3 stimuli a process, naming ids of both sides.
+    make few pairs, and each time it is others; where all pairs are drawn across processes, 3 in all with 1 a process
+    are enough. n_batches: of an epoch that this stream leads, one pass over the stimuli of the name that has most.
+    Raises ValueError where a batch cannot have so many stimuli, naming ids of both sides.
     """
 
     def __init__(
@@ -46,14 +46,17 @@ class CoveredStimuli:
         world_size: int = 1,
         what: str = "stimuli",
     ) -> None:
-        fewest = MIN_MEASURED * world_size  # 3 stimuli are 3 pairs
-        if batch_size < fewest:
+        objectives = list(objectives)
+        across = all(getattr(objective, "across_ranks", False) for objective in objectives)
+        # 3 stimuli are 3 pairs.
+        self._fewest = max(MIN_MEASURED, world_size) if across else MIN_MEASURED * world_size
+        if batch_size < self._fewest:
             raise ValueError(
-                f"{what}: expected a batch of at least {fewest} (3 stimuli a process), got {batch_size}; raise "
-                "stimulus_batch_size"
+                f"{what}: expected a batch of at least {self._fewest} ({1 if across else 3} stimuli a process), got "
+                f"{batch_size}; raise stimulus_batch_size"
             )
         self.images, self.batch_size, self.rank, self.world_size = images, batch_size, rank, world_size
-        self.covered = coverage(objectives, images.ids, what, fewest)
+        self.covered = coverage(objectives, images.ids, what, self._fewest)
         self._n_batches = [len(self._split(group.rows)) for group in self.covered]
         self.n_batches = len(self.covered) * max(self._n_batches)
 
@@ -69,12 +72,12 @@ class CoveredStimuli:
                 generator = draw._replace(epoch=epoch).generator(f"stimuli {group}")
                 orders[group, epoch] = self._split(generator.permutation(self.covered[group].rows))
             batches.append(orders[group, epoch][k])
-        return self.images.read(batches, [draw._replace(step=k, rank=self.rank) for k in range(n_steps)])
+        draws = [draw._replace(step=k, rank=self.rank) for k in range(n_steps)]
+        return read_shares(self.images, batches, draws, self.rank, self.world_size)
 
     def _split(self, order: np.ndarray) -> list[np.ndarray]:
         batch_size = min(self.batch_size, len(order))
-        fewest = max(MIN_MEASURED * self.world_size, (batch_size + 1) // 2)
-        return split_order(order, batch_size, fewest, self.rank, self.world_size)
+        return split_order(order, batch_size, max(self._fewest, (batch_size + 1) // 2))
 
 
 def coverage(objectives: Iterable[Objective], ids: Sequence[str], what: str, fewest: int) -> list[Covered]:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from brainrdl.models.inference import on_device
 from brainrdl.randomness import Draw, torch_seeded
+from brainrdl.ranks import Share
 from brainrdl.stimuli import Stimuli, check_stimuli, check_unique, read_stimuli, without_waiting
 
 Augment = Callable[[Tensor, np.random.Generator], Tensor]
@@ -53,7 +54,10 @@ def open_images(
 
 
 class Stream:
-    """Batches of labelled images in random order, a pure function of the draw. n_batches: of an epoch."""
+    """Batches of labelled images in random order, a pure function of the draw. n_batches: of an epoch.
+
+    Of several processes each reads its share of every batch, and knows which (`Stimuli.share`).
+    """
 
     def __init__(self, images: Images, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.images, self.batch_size, self.rank, self.world_size = images, batch_size, rank, world_size
@@ -63,12 +67,11 @@ class Stream:
         """The batches of the epoch that `draw` says; no synchronisation with the device."""
         batches = self._rows(draw.generator("order").permutation(len(self.images.ids)))
         draws = [draw._replace(step=step, rank=self.rank) for step in range(len(batches))]
-        return self.images.read(batches, draws)
+        return read_shares(self.images, batches, draws, self.rank, self.world_size)
 
     def _rows(self, order: np.ndarray) -> list[np.ndarray]:
         # A single image forms no pair and has no batch statistics.
-        fewest = self.world_size * min(2, self.batch_size // self.world_size)
-        return split_order(order, self.batch_size, fewest, self.rank, self.world_size)
+        return split_order(order, self.batch_size, self.world_size * min(2, self.batch_size // self.world_size))
 
 
 def make_stream(
@@ -98,10 +101,23 @@ def make_stream(
     return Stream(images, batch_size, rank, world_size)
 
 
-def split_order(order: np.ndarray, batch_size: int, fewest: int, rank: int, world_size: int) -> list[np.ndarray]:
-    """This process's rows of every batch; a last batch of less than `fewest`, over all processes, is left out."""
+def split_order(order: np.ndarray, batch_size: int, fewest: int) -> list[np.ndarray]:
+    """The rows of every batch; a last one of less than `fewest` is left out."""
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return [batch[rank::world_size] for batch in batches if len(batch) >= fewest]
+    return [batch for batch in batches if len(batch) >= fewest]
+
+
+def read_shares(
+    images: Images, batches: Sequence[np.ndarray], draws: Sequence[Draw], rank: int, world_size: int
+) -> Iterator[Stimuli]:
+    """This process's share of every batch; a process alone reads them whole."""
+    if world_size == 1:
+        return images.read(batches, draws)
+    read = images.read([batch[rank::world_size] for batch in batches], draws)
+    return (
+        stimuli._replace(share=Share(images.ids, batch, rank, world_size))
+        for batch, stimuli in zip(batches, read, strict=True)
+    )
 
 
 class _InMemory:
@@ -123,7 +139,7 @@ class _InMemory:
             rows = all_rows[start : start + len(batch)]
             start += len(batch)
             labels = None if self.data.labels is None else self.data.labels[rows]
-            stimuli = Stimuli(self.data.images[rows], tuple(self.ids[row] for row in batch), labels)
+            stimuli = Stimuli(self.data.images[rows], tuple(map(self.ids.__getitem__, batch.tolist())), labels)
             yield _augmented(stimuli.to(self.device), self.augment, draw, self.purpose)
 
 

@@ -28,15 +28,26 @@ class EpochSums:
         self.streams: list[str] = []
         self.waiting: list[Tensor] = []
         self.sizes: list[Mapping[str, int]] = []
+        self.steps: list[int] = []
         self.seen: list[Tensor] = []
         self.n_seen = 0
 
-    def add(self, terms: Mapping[str, Tensor], stream_of: Mapping[str, str], sizes: Mapping[str, int]) -> None:
-        """Keep the terms of one step. stream_of: term -> its stream. sizes: stream -> how many images it gave."""
+    def add(
+        self,
+        terms: Mapping[str, Tensor],
+        stream_of: Mapping[str, str],
+        sizes: Mapping[str, int],
+        step: int | None = None,
+    ) -> None:
+        """Keep the terms of one step, or of a part of it.
+
+        stream_of: term -> its stream. sizes: stream -> how many images it gave. step: of the epoch; None = the next.
+        """
         self.names = self.names or list(terms)
         self.streams = self.streams or [stream_of[name.removeprefix(N_PAIRS)] for name in self.names]
         self.waiting.append(torch.stack([terms[name].detach().float() for name in self.names]))
         self.sizes.append(sizes)
+        self.steps.append(len(self.steps) if step is None else step)
 
     def look(self) -> dict[str, float]:
         """Bring what waits to the host; the newest terms, without the numbers of pairs.
@@ -46,8 +57,8 @@ class EpochSums:
         rows = torch.stack(self.waiting).cpu().double()
         finite = torch.isfinite(rows)
         if not finite.all():
-            step, column = (int(k) for k in (~finite).nonzero()[0])
-            self._refuse(self.names[column], float(rows[step, column]), self.n_seen + step)
+            row, column = (int(k) for k in (~finite).nonzero()[0])
+            self._refuse(self.names[column], float(rows[row, column]), self.steps[self.n_seen + row])
         self._check_pairs(rows)
         self.seen.append(rows)
         self.n_seen += len(rows)
@@ -59,7 +70,7 @@ class EpochSums:
         """Raise FloatingPointError where the last step has left a weight that is not finite."""
         norms = torch.stack(torch._foreach_norm([p.detach() for p in parameters]))
         if not torch.isfinite(norms).all():
-            self._refuse("the weights", math.nan, self.n_seen - 1)
+            self._refuse("the weights", math.nan, self.steps[-1])
 
     def means(self, fabric: Fabric) -> tuple[dict[str, float], int]:
         """Per term the mean over the epoch's images of every process, the error as train_error; and their number.
@@ -88,7 +99,8 @@ class EpochSums:
             assert isinstance(reduced, Tensor)
             vector = reduced
         counted = dict(zip(totals, vector[1 + len(totals) :].tolist(), strict=True))
-        self._check_measured({name: size for name, size in counted.items() if name.startswith(N_PAIRS)}, len(rows))
+        n_pairs = {name: size for name, size in counted.items() if name.startswith(N_PAIRS)}
+        self._check_measured(n_pairs, len(set(self.steps)))
         means = vector[1 : 1 + len(totals)] / vector[1 + len(totals) :]
         return dict(zip(totals, means.tolist(), strict=True)), int(vector[0])
 
@@ -99,14 +111,13 @@ class EpochSums:
         for k, name in enumerate(self.names):
             too_few = (rows[:, k] > 0) & (rows[:, k] < MIN_MEASURED)
             if name.startswith(N_PAIRS) and too_few.any():
-                step = int(too_few.nonzero()[0, 0])
-                stream = self.streams[k]
+                row = int(too_few.nonzero()[0, 0])
+                size, step = self.sizes[self.n_seen + row][self.streams[k]], self.steps[self.n_seen + row]
                 raise ValueError(
-                    f"term '{name.removeprefix(N_PAIRS)}' has {int(rows[step, k])} measured pairs in a batch of "
-                    f"{self.sizes[self.n_seen + step][stream]} (stream '{stream}', stage '{self.stage}', epoch "
-                    f"{self.epoch}, step {self.n_seen + step}), at least {MIN_MEASURED} are needed: raise the batch "
-                    "size or pairs, leave out stimuli of which little was measured, or show the measured ones in a "
-                    "stream of their own (stream='stimuli')"
+                    f"term '{name.removeprefix(N_PAIRS)}' has {int(rows[row, k])} measured pairs in a batch of "
+                    f"{size} (stream '{self.streams[k]}', stage '{self.stage}', epoch {self.epoch}, step {step}), at "
+                    f"least {MIN_MEASURED} are needed: raise the batch size or pairs, leave out stimuli of which "
+                    "little was measured, or show the measured ones in a stream of their own (stream='stimuli')"
                 )
 
     def _check_measured(self, sizes: Mapping[str, float], n_steps: int) -> None:

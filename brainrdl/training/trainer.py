@@ -21,11 +21,15 @@ from brainrdl.runs import first_difference
 from brainrdl.sources.network import NetworkTeacher, check_finite
 from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli
 from brainrdl.training.checkpoint import load_checkpoint, save_checkpoint
-from brainrdl.training.devices import make_fabric
+from brainrdl.training.devices import agreed, check_alike, make_fabric, watch_others
+from brainrdl.training.freed_memory import keep_freed_memory
 from brainrdl.training.layout import channels_last as in_channels_last
 from brainrdl.training.layout import tensor_float32
+from brainrdl.training.parts import check_parts, split_batches
+from brainrdl.training.recomputation import recomputed
 from brainrdl.training.record import EpochRecord, Progress
 from brainrdl.training.stage import (
+    Batches,
     StageModule,
     alpha_names,
     check_classes,
@@ -33,6 +37,7 @@ from brainrdl.training.stage import (
     frozen,
     loss_of,
     prepare_objectives,
+    shares_of,
     stage_module,
     trainable_parameters,
     unused_parameters,
@@ -65,6 +70,10 @@ class Trainer:
         put into its record.
     augment: (images, generator) -> images, applied to each training batch.
     clip: largest norm of the gradient over all parameters; None = none.
+    accumulate: in how many parts a batch is worked through, one after the other, for less memory; their gradients are
+        added. To objectives (pairs) and batch normalisation each part is a batch of its own.
+    checkpoint_activations: parts of the student (module paths) that are computed again in backward, for less memory and
+        more time; results stay the same.
     keep: "last", or "best" for the weights with the lowest validation error in the last stage (never test).
     checkpoint: file to go on from; written after every epoch. compile: run the student's training steps under
         torch.compile.
@@ -78,8 +87,10 @@ class Trainer:
 
     copied, not_copied: names of the student's weights that were and were not taken from `initial_weights`.
 
-    With several devices each batch is shared out among them; pairs are drawn, and batch normalisation is
-    computed, within each device's share.
+    With several devices each batch is shared out among them; batch normalisation is computed, and pairs are drawn
+    unless the objective says `across_ranks`, within each device's share. Shares count by their sizes, so that the
+    gradient is that of the whole batch. A training may go on with another number of devices. When one process fails,
+    all end.
     """
 
     def __init__(
@@ -95,6 +106,8 @@ class Trainer:
         evaluations: Mapping[str, Evaluation] | None = None,
         augment: Augment | None = None,
         clip: float | None = None,
+        accumulate: int = 1,
+        checkpoint_activations: Sequence[str] = (),
         keep: str = "last",
         checkpoint: Path | str | None = None,
         compile: bool = False,
@@ -119,14 +132,19 @@ class Trainer:
             raise ValueError(f"expected batch_size >= 1 and clip > 0, got batch_size={batch_size}, clip={clip}")
         if stimulus_norm not in (None, "eval", "train"):
             raise ValueError(f"stimulus_norm: expected 'eval' or 'train', got '{stimulus_norm}'")
+        if isinstance(checkpoint_activations, str):
+            raise ValueError(f"checkpoint_activations: expected a list, got '{checkpoint_activations}'; put it in []")
         self.student, self.preprocess = student, preprocess
+        self.accumulate, self.checkpoint_activations = accumulate, tuple(checkpoint_activations)
         self.stimulus_batch_size, self.stimulus_norm = stimulus_batch_size, stimulus_norm
         self.batch_size, self.seed, self.augment, self.clip, self.keep = batch_size, seed, augment, clip, keep
         self.evaluations = dict(evaluations or {})
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress = progress
         self.fabric = fabric or make_fabric(accelerator, devices, num_nodes, precision, strategy)
+        watch_others(self.fabric)
         self.compile, self.channels_last, self.tf32 = compile, channels_last, tf32
+        check_parts(accumulate, batch_size, stimulus_batch_size, self.fabric.world_size)
         self.n_epochs = sum(stage.epochs for stage in self.stages)
         self.copied: list[str] = []
         self.not_copied: list[str] = []
@@ -156,12 +174,15 @@ class Trainer:
         if validation is not None:
             _check_validation(validation)
         device = self.fabric.device
+        if device.type == "cpu":
+            keep_freed_memory()
         validation = None if validation is None else on_device(validation, device)
         self.student.to(device)
         if self.preprocess is not None:
             self.preprocess.to(device)
         streams = self._streams(task, stimuli)
         start = load_checkpoint(self.checkpoint) if resume and self.checkpoint and self.checkpoint.exists() else None
+        check_alike(self.fabric, start["epoch"] if start is not None else 0, f"the checkpoint {self.checkpoint}")
         history: list[dict[str, Any]] = []
         self.copied, self.not_copied, self._best = [], [], None
         modes = {part: part.training for part in self.student.modules()}
@@ -229,6 +250,7 @@ class Trainer:
             "stimulus_norm": self.stimulus_norm,
             "channels_last": self.channels_last or None,
             "tf32": self.tf32 or None,
+            "accumulate": self.accumulate if self.accumulate > 1 else None,
         }
         described = {"seed": self.seed, "batch_size": self.batch_size, "keep": self.keep, "stages": stages}
         return described | {name: value for name, value in others.items() if value is not None}
@@ -255,10 +277,12 @@ class Trainer:
         with (
             stage_module(self.student, stage, self.preprocess, self.stimulus_norm) as module,
             in_channels_last(networks, self.channels_last),
+            recomputed(self.student, self.checkpoint_activations),
         ):
             if self.channels_last:
                 module.memory_format = torch.channels_last
-            batches = [None if s is None else next(iter(s.batches(origin))) for s in (task, stimuli)]
+            whole = [None if s is None else next(iter(s.batches(origin))) for s in (task, stimuli)]
+            batches = split_batches(whole[0], whole[1], self.accumulate, origin)[0].batches
             with torch_seeded(origin.torch_seed("objectives")):
                 prepare_objectives(module, batches[0], batches[1])
                 unused = unused_parameters(module, batches[0], batches[1])
@@ -327,22 +351,23 @@ class Trainer:
                 if task is not None and stage.task_weight != 0:
                     check_classes(task.images.largest_label, module.n_classes)
                 now = draw._replace(step=step, rank=self.fabric.global_rank)
-                seed_torch(now.torch_seed("network"))
-                terms = wrapped(*batches, now)
                 optimizer.zero_grad()
-                self.fabric.backward(loss_of(terms, module, stage.task_weight, alphas))
+                for part in split_batches(*batches, self.accumulate, now):
+                    seed_torch(part.draw.torch_seed("network"))
+                    with self.fabric.no_backward_sync(wrapped, enabled=not part.is_last):
+                        terms = wrapped(Batches(*part.batches, part.draw))
+                        shares = shares_of(*part.batches)
+                        loss = loss_of(terms, module, stage.task_weight, alphas, shares, part.fractions)
+                        self.fabric.backward(loss)
+                    sums.add(terms, module.stream_of, part.sizes, step)
                 if self.clip is not None:
                     self.fabric.clip_gradients(wrapped, optimizer, max_norm=self.clip, error_if_nonfinite=False)
                 optimizer.step()
-                sizes = {
-                    name: len(b.ids) for name, b in zip(("task", "stimuli"), batches, strict=True) if b is not None
-                }
-                sums.add(terms, module.stream_of, sizes)
                 if (step + 1) % _LOOK_EVERY == 0 or step + 1 == n_steps:
-                    newest = sums.look()
+                    newest = agreed(self.fabric, sums.look)
                     if self.progress is not None:
                         self.progress.step(stage.name, first + draw.epoch, self.n_epochs, step + 1, n_steps, newest)
-        sums.check_weights(parameters)
+        agreed(self.fabric, lambda: sums.check_weights(parameters))
         if self.fabric.world_size > 1:
             # Running statistics are of each process's own share; the processes must not judge different students.
             for buffer in self.student.buffers():

@@ -17,7 +17,7 @@ from brainrdl.data.readers import read_contents
 def test_digits_are_scikit_learns(tmp_path):
     contents = read_contents(load_spec("digits"), tmp_path)
     assert contents.test is None and contents.classes == tuple("0123456789")
-    images, ids, labels = contents.train
+    images, ids, labels, _ = contents.train
     assert images.shape == (1797, 1, 8, 8) and images.dtype == torch.float32
     assert np.array_equal(images[:, 0].numpy() * 16, load_digits().images)
     assert np.array_equal(labels.numpy(), load_digits().target) and labels.dtype == torch.int64

@@ -94,7 +94,6 @@ def test_the_same_id_twice_in_one_batch(net, stimuli, tmp_path):
     cache = PatternCache(tmp_path)
     cache.fetch(twice, lambda s: {"out": expected(net, s)})
     cache.fetch(batch(stimuli, [2]), lambda s: {"out": expected(net, s)})
-    cache.close()
     for again in (cache, PatternCache(tmp_path)):
         found = again.fetch(batch(stimuli, [0, 1, 2]), lambda s: pytest.fail("computed again"))
         torch.testing.assert_close(found["out"], expected(net, batch(stimuli, [0, 1, 2])))
@@ -170,11 +169,16 @@ def scribble(folder):
     index.write_text("?\n" + index.read_text())
 
 
+def repeat(folder):
+    index = folder / "index.jsonl"
+    index.write_text(index.read_text() + index.read_text().splitlines(keepends=True)[0])
+
+
 def forget_layer(folder):
     (folder / "0.json").write_text(json.dumps({"layer": "1"}))
 
 
-@pytest.mark.parametrize("damage", [shorten, scribble, forget_layer])
+@pytest.mark.parametrize("damage", [shorten, scribble, repeat, forget_layer])
 def test_damage(net, stimuli, tmp_path, damage):
     teacher = NetworkTeacher(net, ["3"], cache=tmp_path)
     teacher.patterns(batch(stimuli, range(10)))
@@ -184,22 +188,86 @@ def test_damage(net, stimuli, tmp_path, damage):
         NetworkTeacher(net, ["3"], cache=tmp_path).patterns(batch(stimuli, range(10)))
 
 
-def test_one_user_at_a_time(net, stimuli, tmp_path):
-    teacher = NetworkTeacher(net, ["3"], cache=tmp_path)
-    teacher.patterns(stimuli)
-    with pytest.raises(ValueError, match="is in use by another process or teacher; give each a folder of its own"):
-        NetworkTeacher(net, ["3"], cache=tmp_path).patterns(stimuli)
-    lock = only(tmp_path) / "lock"
-    del teacher
-    hold = (
-        f"import filelock; lock = filelock.FileLock({str(lock)!r}); lock.acquire(); print('held', flush=True); input()"
-    )
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match="is in use by another process"):
-            NetworkTeacher(net, ["3"], cache=tmp_path).patterns(stimuli)
-        other.communicate(b"\n")
-    assert NetworkTeacher(net, ["3"], cache=tmp_path).patterns(stimuli)["3"].shape == (300, 4)
+def test_teachers_share_a_folder(net, seen, stimuli, tmp_path):
+    first, second = (NetworkTeacher(copy.deepcopy(net), ["3"], cache=tmp_path) for _ in range(2))
+    first.patterns(batch(stimuli, range(20)))
+    second.patterns(batch(stimuli, range(10, 40)))
+    # What the other has come to know since is found, whoever wrote it and however long the files have grown.
+    first.patterns(batch(stimuli, range(300)))
+    assert seen == [20, 20, 260]
+    found = second.patterns(batch(stimuli, range(299, -1, -1)))["3"]
+    assert seen == [20, 20, 260]
+    torch.testing.assert_close(found, expected(net, batch(stimuli, range(299, -1, -1))), rtol=1e-4, atol=1e-6)
+    assert_each_kept_once(only(tmp_path), 300)
+
+
+def test_two_that_compute_the_same_at_the_same_time(net, stimuli, tmp_path):
+    first, second = PatternCache(tmp_path), PatternCache(tmp_path)
+
+    def while_the_other_does(asked):
+        second.fetch(batch(stimuli, range(5, 15)), lambda s: {"out": expected(net, s)})
+        return {"out": expected(net, asked)}
+
+    found = first.fetch(batch(stimuli, range(10)), while_the_other_does)["out"]
+    torch.testing.assert_close(found, expected(net, batch(stimuli, range(10))))
+    assert_each_kept_once(tmp_path, 15)
+
+    def while_the_other_sees_another_image(asked):
+        flipped = batch(stimuli, [20])._replace(images=stimuli.images[20:21].flip(-1))
+        second.fetch(flipped, lambda s: {"out": expected(net, s)})
+        return {"out": expected(net, asked)}
+
+    with pytest.raises(ValueError, match="stimulus 'image-20' has another image than when its patterns were cached"):
+        first.fetch(batch(stimuli, [20]), while_the_other_sees_another_image)
+
+
+def assert_each_kept_once(folder, n_stimuli):
+    names = [json.loads(line)[0] for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert len(names) == len(set(names)) == n_stimuli
+
+
+# Each process goes through the images in an order of its own, some at a time.
+SHARE = """
+import sys
+import torch
+from torch import nn
+from brainrdl.sources import NetworkTeacher
+from brainrdl.stimuli import Stimuli
+
+folder, seed = sys.argv[1], int(sys.argv[2])
+torch.manual_seed(0)
+net = nn.Sequential(nn.Flatten(), nn.Linear(36, 6), nn.ReLU(), nn.Linear(6, 4))
+n_seen = []
+net.register_forward_pre_hook(lambda module, inputs: n_seen.append(len(inputs[0])))
+images = torch.rand(300, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+stimuli = Stimuli(images, tuple(f"image-{k}" for k in range(300)))
+teacher = NetworkTeacher(net, ["3"], cache=folder)
+print("ready", flush=True)
+input()
+for rows in torch.randperm(300, generator=torch.Generator().manual_seed(seed)).split(7):
+    asked = stimuli.subset(rows)
+    found = teacher.patterns(asked)["3"]
+    torch.testing.assert_close(found, net[3](net[2](net[1](asked.images.flatten(1)))), rtol=1e-4, atol=1e-6)
+print(sum(n_seen))
+"""
+
+
+def test_processes_share_a_folder(net, stimuli, tmp_path):
+    command = [sys.executable, "-c", SHARE, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, str(seed)], **pipes) for seed in (1, 2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    n_seen = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    assert_each_kept_once(only(tmp_path), 300)
+    assert 300 <= sum(n_seen) < 600, "each finds what the other has computed"
+    again = NetworkTeacher(net, ["3"], cache=tmp_path).patterns(stimuli)["3"]
+    torch.testing.assert_close(again, expected(net, stimuli), rtol=1e-4, atol=1e-6)
+    assert (only(tmp_path) / "0.f32").stat().st_size == 300 * 4 * 4, "and no row is kept twice"
 
 
 def test_checksums_tell_images_apart(stimuli):
@@ -214,12 +282,21 @@ def test_checksums_tell_images_apart(stimuli):
     assert len(set(image_checksums(images))) == 300
 
 
+def test_checksums_are_those_of_the_formula(stimuli):
+    """What stands in a folder must be found again: Σ bits · (odd weights) in Python's integers, modulo 2⁶⁴."""
+    images = torch.cat([stimuli.images[:3], -stimuli.images[:2] * 1e30, torch.zeros(1, 1, 6, 6)])
+    for dtype in (torch.float32, torch.float64):
+        for image, found in zip(images, image_checksums(images.to(dtype)), strict=True):
+            bits = image.flatten().view(torch.int32).tolist()
+            total = sum(b * ((k + 1) * 2654435761 | 1) for k, b in enumerate(bits)) % 2**64
+            assert found % 2**64 == total
+
+
 def test_a_kept_cache_is_read_by_several_at_a_time_and_never_written(net, seen, stimuli, tmp_path):
     whole = NetworkTeacher(net, ["1", "2"])
     cache = PatternCache(tmp_path / "kept")
     for start in range(0, 200, 50):
         cache.fetch(batch(stimuli, range(start, start + 50)), whole.patterns)
-    cache.close()
     files = {file: file.read_bytes() for file in sorted((tmp_path / "kept").iterdir())}
     readers = [NetworkTeacher(net, ["2"], cache=PatternCache(tmp_path / "kept", read_only=True)) for _ in range(2)]
     rows = batch(stimuli, [7, 150, 3])

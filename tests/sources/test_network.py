@@ -99,6 +99,14 @@ def test_constant_pattern_has_no_correlation(net, stimuli):
     assert not found["conv"].isnan().any()
 
 
+@pytest.mark.parametrize("dissimilarity", ["euclidean", "correlation"])
+def test_patterns_that_are_not_finite_do_not_pass_for_not_measured(net, stimuli, dissimilarity):
+    with torch.no_grad():
+        net.fc.bias[2] = 3e38
+        net.fc.weight.mul_(1e38)
+    assert (values(NetworkTeacher(net, ["fc"], dissimilarity), stimuli)["fc"] == torch.inf).all()
+
+
 def test_preprocessing_belongs_to_the_teacher(net, stimuli):
     raw = Stimuli(torch.rand(9, 3, 11, 7, generator=torch.Generator().manual_seed(3)), stimuli.ids)
     preprocess = Preprocessing(size=(6, 6), channels=1)

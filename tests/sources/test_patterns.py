@@ -253,6 +253,26 @@ def test_only_rows_of_asked_pairs_are_read_once_and_in_order():
     assert [rows] == READ
 
 
+@pytest.mark.parametrize("measure", ["euclidean", "correlation"])
+def test_one_row_a_stimulus_and_tables_of_the_same_stimuli(measure):
+    """The short ways: each as a table of its own with every stimulus twice, in another order."""
+    generator = np.random.default_rng(0)
+    ids = [f"s{k}" for k in (4, 1, 3, 0, 2)]
+    patterns = {name: generator.normal(size=(5, 7)) for name in ("V1", "IT", "PPA")}
+    tables = {name: PatternTable(values, ids) for name, values in patterns.items()}
+    tables["PPA"] = tables["PPA"]._replace(stimulus=["x", *ids[1:]])
+    together = MeasuredPatterns(tables, measure)
+    asked = batch(["s0", "unknown", "s3", "s4", "s2", "s0"])
+    found = together.targets(asked, all_pairs(6))
+    for name, table in tables.items():
+        twice = np.concatenate([table.patterns, table.patterns[::-1]])
+        alone = PatternTable(twice, [*table.stimulus, *reversed(table.stimulus)])
+        expected = MeasuredPatterns({name: alone}, measure).targets(asked, all_pairs(6))
+        torch.testing.assert_close(found[name].values, expected[name].values, equal_nan=True)
+    assert found["V1"].values.isfinite().sum() == 4 * 3 / 2 + 3  # s0 twice, and never with itself
+    assert found["PPA"].values.isfinite().sum() == 3 * 2 / 2 + 2
+
+
 def test_repetition_weights_are_harmonic_with_mean_one():
     table = PatternTable(np.random.default_rng(0).normal(size=(10, 4)), list("aaabbbbccd"))
     n = {"a": 3, "b": 4, "c": 2, "d": 1}

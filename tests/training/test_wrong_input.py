@@ -24,6 +24,9 @@ def rdl(teacher):
     [
         ({"keep": "first"}, "keep: expected 'last' or 'best', got 'first'"),
         ({"batch_size": 0}, "expected batch_size >= 1 and clip > 0, got batch_size=0, clip=None"),
+        ({"accumulate": 1.5}, "accumulate: expected at least 1 part, .* got 1.5 parts of 100 in 1 process; lower"),
+        ({"accumulate": 51}, "accumulate: expected at least 1 part, .* got 51 parts of 100 in 1 process; lower"),
+        ({"checkpoint_activations": "fc"}, r"checkpoint_activations: expected a list, got 'fc'; put it in \[\]"),
         ({"clip": 0.0}, "expected batch_size >= 1 and clip > 0, got batch_size=100, clip=0.0"),
         ({"clip": float("nan")}, "expected batch_size >= 1 and clip > 0, got batch_size=100, clip=nan"),
         ({"accelerator": "cuda", "devices": 9}, "cannot train on accelerator 'cuda' × 9"),
@@ -48,6 +51,22 @@ def test_unknown_precision_and_device():
         make_fabric("cpu", precision="fp8")
     with pytest.raises(ValueError, match="cannot train on accelerator 'cpu' × 0, precision None"):
         make_fabric("cpu", devices=0)
+
+
+def test_torchrun_has_started_others(monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "a-run", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    told = "torchrun has started 4 processes, 2 on this machine: expected devices 2 and nodes 2, got devices {} and"
+    for devices, nodes in ((4, 1), (1, 4), (2, 1), (1, 2)):
+        with pytest.raises(ValueError, match=told.format(devices)):
+            make_fabric("cpu", devices=devices, num_nodes=nodes)
+    with pytest.raises(ValueError, match=r"each of which would train alone; .* devices 2 .of a machine. and nodes 2"):
+        make_fabric("cpu")
+
+
+def test_machines_that_nobody_has_started():
+    with pytest.raises(ValueError, match="processes on other machines are not started from here; start by torchrun"):
+        make_fabric("cpu", num_nodes=2)
 
 
 def test_no_data(student, fit, train, rdl):
