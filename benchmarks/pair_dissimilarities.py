@@ -38,6 +38,7 @@ from benchmarks.peers import Peer, Problem
 from brainrdl import pair_distances
 from brainrdl.dissimilarity import DISSIMILARITIES, dissimilarities, transform_patterns
 from brainrdl.pairs import sample_pairs
+from brainrdl.training.freed_memory import keep_freed_memory
 
 OURS, WITH_TEACHER, LIMIT = "ours", "ours, teacher too", "limit"
 
@@ -223,6 +224,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.device == "cpu":
+        keep_freed_memory()  # as the trainer does
     print(f"Machine: {machine(options.device)}.\n", flush=True)
     what = {case: name for name, case in CASES.items()}
     ratios: dict[tuple[str, str], list[float]] = {}

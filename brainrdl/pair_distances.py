@@ -33,7 +33,7 @@ class RowTransform(NamedTuple):
 
 # What a pair costs where each is computed by itself, in entries of the matrix of all products: on the processor, as
 # measured by benchmarks/pair_dissimilarities.py, and on other devices.
-_PAIR_COST = 8.0
+_PAIR_COST = 12.0
 _PAIR_COST_ELSEWHERE = 60.0
 
 # So many differences (half a MiB) are computed sooner on the processor than anything is prepared for them; with so few,
@@ -46,8 +46,8 @@ _BLOCK_BYTES = 4 << 20
 _BLOCK_BYTES_ELSEWHERE = 64 << 20
 _NARROWEST = 64
 
-# Products of this many rows are computed for one triangle only, in so many strips.
-_TRIANGLE_FROM, _N_STRIPS = 1024, 4
+# The products of rows with so many numbers are computed for one triangle only, in so many strips.
+_TRIANGLE_FROM, _N_STRIPS = 1 << 19, 4
 
 
 def squared_distances(
@@ -137,25 +137,19 @@ class _SquaredDistances(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         rows, i, j, squared, row_scale, *kept = ctx.saved_tensors
         transform = RowTransform(*kept) if kept else None
-        n_rows = len(rows)
-        gradient = gradient if ctx.scale == 1 else gradient * ctx.scale
-        ends = torch.cat([i, j])
-        twice = torch.cat([gradient, gradient])
-        diagonal = gradient.new_zeros(n_rows).index_add_(0, ends, twice, alpha=2)
-        along = None
+        edges = gradient * (-2 * ctx.scale)
+        along = factor = None
         if squared is not None:
-            along = torch.zeros_like(diagonal).index_add_(0, ends, torch.cat([gradient * squared] * 2))
-            diagonal = diagonal - along
-        factor = row_scale if row_scale is None else row_scale.to(diagonal.dtype)
+            parts = gradient * squared if ctx.scale == 1 else gradient * squared * ctx.scale
+            along = parts.new_zeros(len(rows)).index_add_(0, i, parts).index_add_(0, j, parts)
+        if row_scale is not None:
+            factor = row_scale.to(edges.dtype)
         if transform is not None:
             inverse = transform.norm[:, 0].reciprocal()
             factor = inverse if factor is None else factor * inverse
-        weights = twice * -2
-        if factor is not None:
-            weights, diagonal = weights * factor.index_select(0, ends), diagonal * factor
-            along = None if along is None else along * factor
         with full_precision(rows):
-            product = ctx.way.matrix(ends, torch.cat([j, i]), weights, diagonal)
+            product = ctx.way.matrix(Edges(len(rows), i, j, edges), along, factor)
+            along = along if along is None or factor is None else along * factor
             result = torch.empty_like(rows, memory_format=torch.contiguous_format)
             for columns, block, mean in _blocks(rows, transform):
                 part: Tensor = product(block)
@@ -199,7 +193,7 @@ def _squares_of_all(rows: Tensor, i: Tensor, j: Tensor, transform: RowTransform 
     n_rows = len(rows)
     products: Tensor | None = None
     strips = [slice(0, n_rows)]
-    if n_rows >= _TRIANGLE_FROM:
+    if n_rows * rows.shape[1] >= _TRIANGLE_FROM:
         size = -(-n_rows // _N_STRIPS)
         strips = [slice(start, start + size) for start in range(0, n_rows, size)]
     for _, block, _ in _blocks(rows, transform):
@@ -213,8 +207,7 @@ def _squares_of_all(rows: Tensor, i: Tensor, j: Tensor, transform: RowTransform 
     assert products is not None  # rows have at least one column
     norms = products.diagonal()
     low, high = (i, j) if len(strips) == 1 else (torch.minimum(i, j), torch.maximum(i, j))
-    at_pairs = products.take(low * n_rows + high)
-    return (norms.index_select(0, i) + norms.index_select(0, j)).sub_(at_pairs, alpha=2)
+    return (norms[:, None] + norms).sub_(products, alpha=2).take(low * n_rows + high)
 
 
 def _squares_of_pairs(rows: Tensor, i: Tensor, j: Tensor, transform: RowTransform | None) -> Tensor:
@@ -260,19 +253,37 @@ def _squares_of_differences(rows: Tensor, i: Tensor, j: Tensor, transform: RowTr
     return squared
 
 
-def _dense(ends: Tensor, others: Tensor, weights: Tensor, diagonal: Tensor) -> Callable[[Tensor], Tensor]:
-    """block -> M block, M with `weights` at (ends, others) and `diagonal`."""
-    n_rows = len(diagonal)
-    matrix = weights.new_zeros(n_rows * n_rows).index_add_(0, ends * n_rows + others, weights).view(n_rows, n_rows)
-    matrix.diagonal().add_(diagonal)
-    return matrix.matmul
+class Edges(NamedTuple):
+    """The pairs as edges of a graph. n_rows: its nodes. i, j: (n_pairs,) each edge's ends. weights: (n_pairs,)."""
+
+    n_rows: int
+    i: Tensor
+    j: Tensor
+    weights: Tensor
+
+    def both_ways(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(2 n_pairs,) each: from where, to where, with which weight."""
+        return torch.cat([self.i, self.j]), torch.cat([self.j, self.i]), torch.cat([self.weights, self.weights])
 
 
-def _sparse(ends: Tensor, others: Tensor, weights: Tensor, diagonal: Tensor) -> Callable[[Tensor], Tensor]:
-    """As `_dense`, from the entries alone; on the processor."""
-    n_rows = len(diagonal)
+# What multiplies a block of columns by factor · (W - diagonal(W 1) - diagonal(along)), W the edges' symmetric matrix.
+_Matrix = Callable[[Tensor], Tensor]
+
+
+def _dense(edges: Edges, along: Tensor | None, factor: Tensor | None) -> _Matrix:
+    n, i, j, weights = edges
+    matrix = weights.new_zeros(n * n).scatter_add_(0, i * n + j, weights).view(n, n)
+    matrix += matrix.T.contiguous()  # which torch copies faster than it adds what lies the other way round
+    diagonal = matrix.sum(1)
+    matrix.diagonal().sub_(diagonal if along is None else diagonal + along)
+    return (matrix if factor is None else matrix.mul_(factor[:, None])).matmul
+
+
+def _sparse(edges: Edges, along: Tensor | None, factor: Tensor | None) -> _Matrix:
+    """From the entries alone; on the processor."""
+    ends, others, weights, diagonal = _entries(edges, along, factor)
     order = ends.argsort()
-    starts = torch.searchsorted(ends[order], torch.arange(n_rows))
+    starts = torch.searchsorted(ends[order], torch.arange(edges.n_rows))
     columns, values = others[order], weights[order]
 
     def multiply(block: Tensor) -> Tensor:
@@ -282,10 +293,10 @@ def _sparse(ends: Tensor, others: Tensor, weights: Tensor, diagonal: Tensor) -> 
     return multiply
 
 
-def _by_pair(ends: Tensor, others: Tensor, weights: Tensor, diagonal: Tensor) -> Callable[[Tensor], Tensor]:
-    """As `_dense`, as many entries at a time as there are rows."""
-    n_rows = len(diagonal)
-    parts = [part.split(n_rows) for part in (ends, others, weights)]
+def _by_pair(edges: Edges, along: Tensor | None, factor: Tensor | None) -> _Matrix:
+    """From the entries alone, as many at a time as there are rows."""
+    ends, others, weights, diagonal = _entries(edges, along, factor)
+    parts = [part.split(edges.n_rows) for part in (ends, others, weights)]
 
     def multiply(block: Tensor) -> Tensor:
         product = block * diagonal[:, None]
@@ -296,15 +307,25 @@ def _by_pair(ends: Tensor, others: Tensor, weights: Tensor, diagonal: Tensor) ->
     return multiply
 
 
+def _entries(edges: Edges, along: Tensor | None, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Row, column and value of the matrix's entries, and its diagonal."""
+    ends, others, weights = edges.both_ways()
+    diagonal = weights.new_zeros(edges.n_rows).index_add_(0, ends, weights, alpha=-1)
+    diagonal = diagonal if along is None else diagonal - along
+    if factor is not None:
+        weights, diagonal = weights * factor.index_select(0, ends), diagonal * factor
+    return ends, others, weights, diagonal
+
+
 class Way(NamedTuple):
     """One of the ways to compute squared distances and their gradient.
 
-    squares: (rows, i, j, transform) -> (n_pairs,) before what is below 0 is set to 0. matrix: (ends, others, weights,
-    diagonal) -> a function that multiplies blocks of columns by the matrix with these entries.
+    squares: (rows, i, j, transform) -> (n_pairs,) before what is below 0 is set to 0. matrix: (edges, along, factor) ->
+    a function that multiplies blocks of columns.
     """
 
     squares: Callable[[Tensor, Tensor, Tensor, RowTransform | None], Tensor]
-    matrix: Callable[[Tensor, Tensor, Tensor, Tensor], Callable[[Tensor], Tensor]]
+    matrix: Callable[[Edges, Tensor | None, Tensor | None], _Matrix]
 
 
 ALL_PRODUCTS = Way(_squares_of_all, _dense)
