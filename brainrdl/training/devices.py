@@ -47,7 +47,7 @@ def make_fabric(
     _check_torchrun(devices, num_nodes)
     in_a_session = hasattr(sys, "ps1")  # there, Fabric forks
     several = isinstance(devices, int) and devices * num_nodes > 1 and not in_a_session
-    if several and os.environ.get(PARENT) != str(os.getppid()):
+    if several and "LOCAL_RANK" not in os.environ:
         os.environ[PARENT] = str(os.getpid())  # for those that this process starts
     try:
         fabric = Fabric(

@@ -113,7 +113,9 @@ def test_each_objective_is_given_its_own(make_net, teacher, train, fit):
 
     objectives = []
     for name, reductions in (("a", None), ("b", Reduction(pool=2)), ("c", Reduction(project=9)), ("d", None)):
-        objective = Looks(teacher, {"conv1": "pool1"}, reductions=reductions and {"conv1": reductions})
+        objective = Looks(
+            teacher, {"conv1": "pool1"}, reductions=reductions and {"conv1": reductions}, discrepancy="correlation"
+        )
         objective.name = name
         objectives.append(objective)
     fit(make_net(0), Stage(objectives), train)
@@ -126,12 +128,14 @@ def test_a_projection_is_the_same_after_going_on(
     states = []
     for stops in (False, True):
         student = make_net(0)
-        stage = Stage(RDLObjective(teacher, LAYERS, pairs=40, reductions=REDUCED), epochs=2)
+        stage = Stage(RDLObjective(teacher, LAYERS, pairs=40, reductions=REDUCED, discrepancy="correlation"), epochs=2)
         place = tmp_path / f"{stops}.pt"
         if stops:
             next(Trainer(student, stage, batch_size=16, accelerator="cpu", checkpoint=place).fit(train))
             student = make_net(5)
-            stage = Stage(RDLObjective(teacher, LAYERS, pairs=40, reductions=REDUCED), epochs=2)
+            stage = Stage(
+                RDLObjective(teacher, LAYERS, pairs=40, reductions=REDUCED, discrepancy="correlation"), epochs=2
+            )
         fit(student, stage, train, resume=stops, checkpoint=place)
         states.append(snapshot(student))
     assert_equal_states(*states)
@@ -285,7 +289,7 @@ def test_the_first_part_draws_as_the_batch_does():
     ("settings", "message"),
     [
         ({"accumulate": 0}, "accumulate: expected at least 1 part"),
-        ({"accumulate": 9}, "2 of each batch_size in a part of a process, got 9 parts of 16 in 1 processes; lower"),
+        ({"accumulate": 9}, "2 of each batch_size in a part of a process, got 9 parts of 16 in 1 process; lower"),
         ({"accumulate": 4, "stimulus_batch_size": 10}, "3 of each stimulus_batch_size .* got 4 parts of 10"),
         ({"checkpoint_activations": ["conv9"]}, "layer 'conv9' is not in the network; did you mean 'conv"),
     ],
@@ -307,7 +311,9 @@ def test_computed_again_is_bit_by_bit_the_same(
     states, histories = [], []
     for parts in ([], [*CONVOLUTIONS, "fc", "norm", "dropout"]):
         student = make_net(0)
-        stage = Stage(RDLObjective(teacher, layers, pairs=40, reductions=reductions), epochs=2)
+        stage = Stage(
+            RDLObjective(teacher, layers, pairs=40, reductions=reductions, discrepancy="correlation"), epochs=2
+        )
         histories.append(
             fit(student, stage, train, validation=validation, checkpoint_activations=parts, precision=precision)
         )
@@ -400,6 +406,7 @@ def test_timms_own_way(train, fit, snapshot, assert_equal_states):
             NetworkTeacher(transformer(1), ["blocks.0"]),
             {"blocks.0": "blocks.0", "blocks.1.mlp": "blocks.0"},
             reductions={"blocks.0": Reduction(pool=1)},
+            discrepancy="correlation",
         )
         fit(student, Stage(objective, optimizer=sgd(0.01)), even(train))
         states.append(snapshot(student))
@@ -473,6 +480,7 @@ def test_a_convolutional_network_keeps_no_more_with_rdl(way, dissimilarity, prec
         {name: name for name in teacher.names if way != "whole" or name != "narrow"},
         dissimilarity=dissimilarity,
         reductions=WAYS[way],
+        discrepancy="correlation",
     )
     for layout in (torch.contiguous_format, torch.channels_last):
         images = MEMORY._replace(images=MEMORY.images.to(memory_format=layout))
@@ -491,7 +499,9 @@ def test_a_transformer_keeps_no_more_with_rdl(way):
     layers = ["patches", "blocks.0"] if way == "whole" else ["blocks.0", "blocks.1.mlp", "blocks.1"]
     teacher = NetworkTeacher(transformer(1, width=32), layers)
     reductions = {} if ways[way] is None else dict.fromkeys(layers, Reduction(**ways[way]))
-    objective = RDLObjective(teacher, dict(zip(layers, layers, strict=True)), reductions=reductions)
+    objective = RDLObjective(
+        teacher, dict(zip(layers, layers, strict=True)), reductions=reductions, discrepancy="correlation"
+    )
     plain, student = transformer(0, width=32), transformer(0, width=32)
     assert kept_bytes(student, Stage(objective), images) <= 1.05 * kept_bytes(plain, Stage(), images)
 
@@ -539,14 +549,18 @@ def assert_compiled_is_the_same(make, stage, parts, settings, train, fit, snapsh
 
 @pytest.mark.parametrize("settings", EVERYTHING.values(), ids=EVERYTHING)
 def test_a_compiled_convolutional_network(tracing_only, make_net, teacher, train, fit, snapshot, settings):
-    stage = Stage(RDLObjective(teacher, LAYERS, pairs=20, reductions=REDUCED), optimizer=sgd(0.05))
+    stage = Stage(
+        RDLObjective(teacher, LAYERS, pairs=20, reductions=REDUCED, discrepancy="correlation"), optimizer=sgd(0.05)
+    )
     make = partial(make_net, 0, dropout=0)
     assert_compiled_is_the_same(make, stage, [*CONVOLUTIONS, "fc"], settings, train, fit, snapshot)
 
 
 @pytest.mark.parametrize("settings", EVERYTHING.values(), ids=EVERYTHING)
 def test_a_compiled_transformer(tracing_only, of_tokens, train, fit, snapshot, settings):
-    objective = RDLObjective(of_tokens, {layer: layer for layer in TOKENS}, pairs=20, reductions=TOKENS)
+    objective = RDLObjective(
+        of_tokens, {layer: layer for layer in TOKENS}, pairs=20, reductions=TOKENS, discrepancy="correlation"
+    )
 
     def make():
         student = transformer(0)
