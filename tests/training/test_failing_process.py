@@ -22,14 +22,6 @@ def free_port():
         return str(one.getsockname()[1])
 
 
-def torchrun(rank, port):
-    """The variables that torchrun sets."""
-    return {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "a-run",
-    }  # fmt: skip
-
-
 def slurm(rank, port):
     """The variables that srun sets, and the port of docs/slurm.sbatch."""
     return {
@@ -132,10 +124,9 @@ class TestStartedByFabric:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("variables", [torchrun, slurm])
-def test_processes_that_something_else_has_started(tmp_path, variables):
+def test_processes_that_slurm_has_started(tmp_path):
     port = free_port()
-    processes = [start(tmp_path, "1", "raises", env=variables(rank, port)) for rank in (0, 1)]
+    processes = [start(tmp_path, "1", "raises", env=slurm(rank, port)) for rank in (0, 1)]
     errors = [process.communicate(timeout=WITHIN)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
     assert said(errors[0]) == ""
