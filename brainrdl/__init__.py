@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from brainrdl.dissimilarity import pair_dissimilarities
     from brainrdl.layers import record_layers
+    from brainrdl.notes import ResultWarning
     from brainrdl.objectives import (
         DeepSupervision,
         Distillation,
@@ -53,6 +54,7 @@ __all__ = [
     "RDLObjective",
     "Reduction",
     "RelationalDistillation",
+    "ResultWarning",
     "SimilarityPreserving",
     "Stage",
     "Stimuli",
@@ -85,6 +87,7 @@ _MODULES = {
     "RDLObjective": "brainrdl.objectives",
     "Reduction": "brainrdl.reductions",
     "RelationalDistillation": "brainrdl.objectives",
+    "ResultWarning": "brainrdl.notes",
     "SimilarityPreserving": "brainrdl.objectives",
     "Stage": "brainrdl.objectives.base",
     "Stimuli": "brainrdl.stimuli",

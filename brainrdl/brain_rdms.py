@@ -112,12 +112,17 @@ def make_rdms(
 
 def summary(made: MadeRDMs) -> str:
     """What came out, in a few lines: the table's main columns, the regions' ceilings, the notes, the files."""
+    from brainrdl.analysis.figures.quality import n_shown
+
     columns = ["subject", "roi", "session", "measure", "n_stimuli", "n_voxels", "n_folds"]
     columns += ["rdm_reliability", "ceiling_within", "ceiling_low", "ceiling_high"]
     table = made.table[[name for name in columns if name in made.table]].dropna(axis=1, how="all")
     lines = [table.round(3).to_string(index=False)]
     if made.table["ceiling_low"].isna().all():
         lines.append("no ceiling between subjects: that needs two subjects with the same stimuli")
+    n_rois = made.table["roi"].nunique()
+    if n_shown(n_rois) < n_rois:
+        lines.append(f"the figure shows the first {n_shown(n_rois)} of {n_rois} regions, the table all of them")
     lines += _told_notes(made.table)
     return "\n".join([*lines, f"written: {', '.join(str(file) for file in made.files)}"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from brainrdl import __version__
-from brainrdl.failures import stop, tells
+from brainrdl.failures import WorkerLostError, stop, tells
+from brainrdl.interruption import ending_on_signals, let_end
 
 if TYPE_CHECKING:
     from brainrdl.data import Description
@@ -36,6 +38,11 @@ Formats = Annotated[str, typer.Option("--format", help="Formats of the figures, 
 
 def main() -> None:
     """Entry point of the `brainrdl` command."""
+    import os
+
+    # Processes that this one starts would look for modules in the working folder first, as `python -m` does.
+    if sys.path[0] != str(Path(__file__).parents[1]):
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     app()
 
 
@@ -90,6 +97,13 @@ def run(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Instead of the file's, such as 0,1,2.")] = None,
     methods: Annotated[str | None, typer.Option(help="Only these of the file, such as baseline,rdl.")] = None,
+    checkpoint_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Within epochs, save the state every so many steps, too; no result changes."),
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0.01, help="Within epochs, save the state where it was saved so long ago.")
+    ] = 10.0,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: key.path=value.")] = None,
     search: Annotated[
         bool,
@@ -103,7 +117,7 @@ def run(
 ) -> None:
     """Run an experiment: its teacher, then every method with every seed; finished parts are not run again."""
     again = " ".join(shlex.quote(word) for word in sys.argv[1:] if word != "--resume")
-    with _told(context, f"brainrdl {again} --resume"):
+    with _told(context, f"brainrdl {again} --resume", experiment, str(out or "")):
         from brainrdl.experiment import RunOptions
         from brainrdl.experiment_file import load_experiment
 
@@ -111,6 +125,8 @@ def run(
         loaded = load_experiment(experiment, changes, _words(methods), _numbers(seeds))
         options = RunOptions(
             resume=resume,
+            checkpoint_steps=checkpoint_steps,
+            checkpoint_minutes=checkpoint_minutes,
             jobs=jobs,
             accelerator=accelerator,
             devices=devices,
@@ -347,7 +363,7 @@ def rdms(
     rois: Annotated[str | None, typer.Option(help="Only these of the spec, such as V1,IT.")] = None,
 ) -> None:
     """Make RDMs of measured patterns, with their reliability and noise ceilings."""
-    with _told(context):
+    with _told(context, of=data_spec):
         from brainrdl.brain_rdms import make_rdms, summary
 
         made = make_rdms(
@@ -369,10 +385,11 @@ def fetch(
     again = f"brainrdl fetch {shlex.quote(name)}" + (f" --into {shlex.quote(str(into))}" if into else "")
     with _told(context, again):
         from brainrdl.data.fetch import FetchError, fetch_files
+        from brainrdl.data.spec import fetch_folder
 
         spec = _any_spec(name)
         root = _data_root() if into is None else into
-        folder = root / spec.folder
+        folder = fetch_folder(name, spec.folder, into)
         try:
             brought = fetch_files(spec.files, folder, show_progress=True)
         except FetchError as error:
@@ -383,7 +400,7 @@ def fetch(
         typer.echo(f"{spec.name}: {told}")
         if spec.instructions or not brought:
             typer.echo(spec.instructions.strip() or f"see {spec.source.url or 'its publisher'}")
-        if brought and root != _data_root():
+        if brought and root != _data_root() and not Path(spec.folder).is_absolute():
             typer.echo(f"to use them: export BRAINRDL_DATA={shlex.quote(str(root.resolve()))}")
 
 
@@ -415,7 +432,7 @@ def check(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Allow networks package.module:callable.")] = False,
 ) -> None:
     """Say whether a data spec or an experiment can be used here, and what is in it."""
-    with _told(context):
+    with _told(context, of=spec):
         from brainrdl.experiment_file import built_in_experiments
         from brainrdl.settings import read_yaml
 
@@ -458,13 +475,16 @@ def _experiment_text(source: str, allow_code: bool) -> str:
 
 def _run(experiment: Experiment | BrainExperiment, out: Path | None, options: RunOptions) -> None:
     from brainrdl.experiment import run_experiment
+    from brainrdl.folder_lock import locked
     from brainrdl.report import write_report
 
     folder = out or Path("runs") / experiment.name
-    chief = run_experiment(experiment, folder, options)
-    if chief:
-        write_report(folder)
-        _tell_results(folder)
+    with locked(folder, n_processes=options.devices * options.nodes):
+        chief = run_experiment(experiment, folder, options)
+        if chief:
+            with locked(folder, "report", wait=60, remedy="make it anew with brainrdl report"):
+                write_report(folder)
+            _tell_results(folder)
 
 
 def _search(experiment: Experiment | BrainExperiment, out: Path | None, options: RunOptions) -> None:
@@ -497,26 +517,44 @@ def _numbers(text: str | None) -> list[int]:
 
 
 @contextmanager
-def _told(context: typer.Context, again: str = "") -> Iterator[None]:
-    """Turn errors into one short message and the exit status that the documentation promises."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if tells(error, 130):
-            typer.echo(f"interrupted; what is finished is kept.{f' Go on with: {again}' if again else ''}", err=True)
-        stop(130)
-        raise typer.Exit(130) from None
-    except (ValueError, FloatingPointError, OSError) as error:
-        if context.obj and context.obj["traceback"]:
-            raise
-        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        if isinstance(error, OSError):
-            message += "; nothing that was finished is lost: make room or choose a writable --out, then go on"
-        status = 2 if isinstance(error, ValueError) else 1
-        if tells(error, status):
-            typer.echo(f"error: {message}", err=True)
-        stop(status)
-        raise typer.Exit(status) from None
+def _told(context: typer.Context, again: str = "", of: str = "", out: str = "") -> Iterator[None]:
+    """Turn errors into one short message and the exit status that the documentation promises.
+
+    of, out: the file that the command was given, and where it writes; wrong input that names neither is of that file.
+    """
+    with ending_on_signals():
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            let_end()
+            if tells(error, 130):
+                typer.echo(
+                    f"interrupted; what is finished is kept.{f' Go on with: {again}' if again else ''}", err=True
+                )
+            stop(130)
+            raise typer.Exit(130) from None
+        except (ValueError, FloatingPointError, OSError) as error:
+            if context.obj and context.obj["traceback"]:
+                raise
+            from brainrdl.settings import naming, plain
+
+            message = (
+                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+            )
+            status = 2 if isinstance(error, ValueError) else 1
+            if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+                message, status = f"{plain(str(error.filename), 100)}: {error.strerror}; correct the path", 2
+            elif isinstance(error, OSError):
+                message += "; nothing that was finished is lost: make room or choose a writable --out, then go on"
+            else:
+                message = naming(message, of, out)
+            if tells(error, status):
+                typer.echo(f"error: {plain(message, 1200)}", err=True)
+            stop(status)
+            raise typer.Exit(status) from None
+        except WorkerLostError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

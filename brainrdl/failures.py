@@ -20,6 +20,10 @@ _PATIENCE = 4.0  # seconds in which the process that failed first can say so
 _GRACE = 30.0  # seconds that others may still run when the process that started them has ended
 
 
+class WorkerLostError(RuntimeError):
+    """A process that ran a part of the work was ended from outside."""
+
+
 class Store(Protocol):
     """What the processes share: of `torch.distributed.TCPStore`."""
 
@@ -190,13 +194,11 @@ def stop(status: int) -> None:
 
 
 def _terminate(started: Sequence[subprocess.Popen[Any]]) -> None:
+    # Nobody waits for the others any more, so they could not finish their step; only the first process writes files.
     for process in started:
-        process.terminate()
+        process.kill()
     for process in started:
-        try:
-            process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        process.wait()
 
 
 def _flush() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
+
+from brainrdl.notes import warn_result
 
 
 class Patterns(dict[str, Tensor]):
@@ -188,7 +189,7 @@ class _Recorder:
     def _warn(self, layer: str) -> None:
         if layer not in self.warned:
             self.warned.add(layer)
-            warnings.warn(
+            warn_result(
                 f"layer '{layer}' runs without gradient in a network that runs with it, so no term reaches its "
                 "weights; in torch.utils.checkpoint set use_reentrant=False",
                 stacklevel=2,

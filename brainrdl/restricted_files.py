@@ -1,22 +1,82 @@
-"""numpy's files without running what is in them: a pickle is code, and code in a data file is refused."""
+"""numpy's files without running what is in them: a pickle is code, and code in a data file is refused.
+
+And what all readers of others' files share: one message for a damaged file, and no memory for what a file only claims.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import pickle
+import pickletools
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+
+from brainrdl.settings import plain
 
 _NPY = b"\x93NUMPY"
 _REMEDY = "save it as HDF5, or each array as a plain one (numpy.save of a numeric array)"
 _NUMERIC = re.compile(r"b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)")
 _PLAIN = (str, bool, int, float, complex, np.number, np.bool_, type(None))
+_AGAIN = "copy or write it again"
+_DAMAGED = "cut short or damaged"
+# Bytes that any file may say it holds, and how many beyond that one of its bytes may stand for.
+_FREE, _PACKED = 2**26, 20
+_AT_ONCE = 2**20
+
+
+@contextmanager
+def reading(path: str | Path, problem: str, remedy: str = _AGAIN) -> Iterator[None]:
+    """Whatever a reader raises for what stands in a file becomes one ValueError: file, problem, its words, remedy.
+
+    A ValueError that begins with the file's name has said so already, and passes.
+    """
+    try:
+        yield
+    except Exception as error:  # what damaged bytes lead to, no reader's documentation says
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
+        told = "there is not enough memory" if isinstance(error, MemoryError) else str(error).strip()
+        told = plain((told or type(error).__name__).splitlines()[0], 200)
+        raise ValueError(f"{path}: {problem} ({told}); {remedy}") from None
+
+
+def check_claim(n_values: int, itemsize: int, stored: int, what: str, free: int = _FREE) -> None:
+    """Raise ValueError where a file says that it holds far more numbers than its bytes can: nothing is made of them.
+
+    n_values, itemsize: as the file says; a number counts for at least 4 bytes, as it is made floating point.
+    stored: bytes of the file, or of its part. free: bytes that are believed of any file.
+    """
+    claimed = n_values * max(itemsize, 4)
+    if claimed > max(free, _PACKED * stored):
+        raise ValueError(
+            f"{what}: says that it holds {n_values} numbers, and is {stored} bytes long: damaged, or packed more than "
+            f"{_PACKED} to 1; if they are really so many, save them without compression"
+        )
+
+
+def unpack_checked(content: bytes, stored: int, what: str, before: int = 0) -> bytes:
+    """What zlib packed. stored: bytes of the file. before: bytes that were unpacked of it before.
+
+    Raises ValueError as `check_claim`, before the memory is taken, and zlib.error.
+    """
+    unpacker, parts, total = zlib.decompressobj(), [], before
+    while content and not unpacker.eof:
+        parts.append(unpacker.decompress(content, _AT_ONCE))
+        content = unpacker.unconsumed_tail
+        total += len(parts[-1])
+        check_claim(total // 4, 4, stored, what)
+        if not parts[-1]:
+            break
+    return b"".join(parts)
 
 
 def load_array(path: str | Path, mmap: bool = False) -> np.ndarray:
@@ -28,12 +88,10 @@ def load_array(path: str | Path, mmap: bool = False) -> np.ndarray:
     path = Path(path)
     with _open(path) as file:
         if not mmap:
-            return _read_plain(file, str(path))
-        _check_plain(file, str(path))
-    try:
+            return _read_plain(file, str(path), os.fstat(file.fileno()).st_size)
+        _check_plain(file, str(path), os.fstat(file.fileno()).st_size)
+    with reading(path, _DAMAGED):
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: cut short or damaged ({error}); copy or write it again") from None
     return array
 
 
@@ -43,16 +101,13 @@ def load_npz(path: str | Path, key: str | None = None) -> np.ndarray:
     Raises ValueError as `load_array`, and where there is no such key or none was given and there are several.
     """
     path = Path(path)
-    try:
-        with _open(path) as file, zipfile.ZipFile(file) as archive:
-            keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            key = only_key(keys, key, str(path))
-            with archive.open(f"{key}.npy") as member:
-                return _read_plain(member, f"{path}, key '{key}'")
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: no .npz file, or one cut short or damaged ({error}); copy or write it again"
-        ) from None
+    with _open(path) as file, reading(path, f"no .npz file, or one {_DAMAGED}"), zipfile.ZipFile(file) as archive:
+        keys = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        key = only_key(keys, key, str(path))
+        entry, what = archive.getinfo(f"{key}.npy"), f"{path}, key '{key}'"
+        check_claim(entry.file_size // 4, 4, entry.compress_size, what)
+        with archive.open(entry) as member:
+            return _read_plain(member, what, entry.file_size, entry.compress_size)
 
 
 def load_dict(path: str | Path) -> dict[Any, Any]:
@@ -67,10 +122,10 @@ def load_dict(path: str | Path) -> dict[Any, Any]:
     with _open(path) as file:
         is_npy = file.read(len(_NPY)) == _NPY
         file.seek(0)
-        if is_npy and not _npy_header(file, str(path)).hasobject:
+        if is_npy and not _npy_header(file, str(path)).dtype.hasobject:
             raise ValueError(f"{path}: expected a dict, got an array of numbers; read it with load_array")
         try:
-            value = _RestrictedUnpickler(file, encoding="latin1").load()
+            value = _RestrictedUnpickler(_scanned(file), encoding="latin1").load()
             if isinstance(value, _Array) and value.is_object and value.shape == ():
                 value = value.items[0]
             value = _Plain()(value)
@@ -108,35 +163,67 @@ def _open(path: Path) -> IO[bytes]:
         raise ValueError(f"{path}: cannot be opened ({error.strerror}); correct the path") from None
 
 
-def _read_plain(file: IO[bytes], what: str) -> np.ndarray:
-    _check_plain(file, what)
+def _read_plain(file: IO[bytes], what: str, n_bytes: int, stored: int | None = None) -> np.ndarray:
+    """n_bytes: of `file`. stored: those of them that lie on disk, where they are packed."""
+    _check_plain(file, what, n_bytes, stored)
     file.seek(0)
-    try:
+    with reading(what, _DAMAGED):
         array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{what}: cut short or damaged ({error}); copy or write it again") from None
     return array
 
 
-def _check_plain(file: IO[bytes], what: str) -> None:
-    if _npy_header(file, what).hasobject:
+def _check_plain(file: IO[bytes], what: str, n_bytes: int, stored: int | None = None) -> None:
+    header = _npy_header(file, what)
+    if header.dtype.hasobject:
         raise ValueError(
             f"{what}: expected an array of numbers, got Python objects, and reading those runs code; {_REMEDY}"
         )
+    expected = math.prod(header.shape) * header.dtype.itemsize
+    if min(header.shape, default=0) < 0 or file.tell() + expected > n_bytes:
+        raise ValueError(
+            f"{what}: {_DAMAGED} (an array of {header.dtype} and shape {header.shape} in {n_bytes} bytes); {_AGAIN}"
+        )
+    if stored is not None:
+        check_claim(math.prod(header.shape), header.dtype.itemsize, stored, what)
 
 
-def _npy_header(file: IO[bytes], what: str) -> np.dtype[Any]:
-    """The type of the array whose header `file` starts with; the header is read."""
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _npy_header(file: IO[bytes], what: str) -> _Header:
+    """What the header says that `file` starts with; the header is read."""
     if (start := file.read(len(_NPY) + 2))[: len(_NPY)] != _NPY:
         kind = "a pickle, and reading that runs code" if start[:1] == b"\x80" else "something else"
         kind = kind if start else "an empty file"
         raise ValueError(f"{what}: expected a .npy file, got {kind}; {_REMEDY}")
     read = np.lib.format.read_array_header_1_0 if start[-2:-1] == b"\1" else np.lib.format.read_array_header_2_0
+    with reading(what, _DAMAGED):  # a damaged header is no Python, and fails in any way
+        shape, _, dtype = read(file)
+    return _Header(shape, dtype)
+
+
+def _scanned(file: IO[bytes]) -> IO[bytes]:
+    """The pickle in the rest of `file`, as far as it is one, to be read once its lengths were looked at.
+
+    Raises ValueError where it gives its memo a place beyond its own end: memory is made up to there.
+    """
+    start = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(start)
     try:
-        dtype: np.dtype[Any] = read(file)[2]
-    except Exception as error:  # a damaged header is no Python, and fails in any way
-        raise ValueError(f"{what}: cut short or damaged ({error}); copy or write it again") from None
-    return dtype
+        for operation, argument, _ in pickletools.genops(file):
+            if "PUT" in operation.name and isinstance(argument, int) and argument > size:
+                raise _RefusedError(f"place {argument} of its memo in {size} bytes")
+    except _RefusedError:
+        raise
+    except Exception:  # the reader says what is wrong, or what it refuses before it comes there
+        end = file.tell()
+        file.seek(start)
+        return io.BytesIO(file.read(end - start))
+    file.seek(start)
+    return file
 
 
 class _RefusedError(pickle.UnpicklingError):

@@ -1,13 +1,19 @@
-"""Files of a run: written whole or not at all, with a fingerprint of what determines them."""
+"""Files of a run: written whole or not at all, with checksums, and a fingerprint of what determines them."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# Of a folder that cannot be synced: some file systems, and Windows, know no such thing.
+_NO_SUCH_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
+_DRAFT = re.compile(r"\..+\.(\d+)\.draft(\..*)?")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -23,8 +29,43 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with open(draft, "rb") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
+        _sync_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what killed processes of this machine left half-written below a folder that only this one writes to."""
+    for file in folder.rglob(".*.draft*"):
+        named = _DRAFT.fullmatch(file.name)
+        if named and file.is_file() and (int(named[1]) == os.getpid() or not is_running(int(named[1]))):
+            file.unlink(missing_ok=True)
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of that number; True where that cannot be asked."""
+    if os.name == "nt":  # there, the question would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file's new name last, where the system can."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_SYNC:
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,6 +92,44 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); delete it to have it made anew") from None
+
+
+def checksum(path: Path) -> dict[str, Any]:
+    """bytes and sha256 of a file's content."""
+    with open(path, "rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def damage(path: Path, expected: dict[str, Any]) -> str | None:
+    """In words, what has become of a file since `checksum` gave `expected`; None where it is the same."""
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        return f"has {size} bytes, not the {expected['bytes']} that were written"
+    return None if checksum(path) == expected else "has another content than was written"
+
+
+def write_marked(path: Path, value: dict[str, Any]) -> None:
+    """As `write_json`, with a fingerprint by which `read_marked` tells that nothing of it has changed."""
+    value = json.loads(json.dumps(value))  # as it will be read
+    write_json(path, {**value, "fingerprint": fingerprint(value)})
+
+
+def read_marked(path: Path, keys: tuple[str, ...], remedy: str) -> dict[str, Any]:
+    """What `write_marked` wrote, or an older file without a fingerprint, which has these keys.
+
+    remedy: for the message. Raises ValueError naming the file where it is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from None
+    if not isinstance(value, dict) or not set(keys) <= set(value):
+        raise ValueError(f"{path}: expected the keys {', '.join(keys)}; {remedy}")
+    if value.pop("fingerprint", fingerprint(value)) != fingerprint(value):
+        raise ValueError(f"{path}: has another content than was written; {remedy}")
+    return value
 
 
 def fingerprint(value: Any) -> str:

@@ -21,12 +21,12 @@ from brainrdl.report.figure_runs import has_brains
 from brainrdl.report.run_files import predictions_file
 from brainrdl.report.set_up import without_path
 from brainrdl.report.task_run import TEACHER, read_task_run
-from brainrdl.run_folder import EXPERIMENT, SEARCH
-from brainrdl.runs import write_bytes, write_text
+from brainrdl.run_folder import EXPERIMENT, SEARCH, read_marks
+from brainrdl.runs import write_bytes, write_json, write_text
 from brainrdl.settings import dump_yaml, read_yaml
 
 _OF_RUN = ("environment.json", "references.h5", SEARCH)
-_OF_PART = ("part.json", "history.csv", "timing.csv", "copied.json")
+_OF_PART = ("history.csv", "timing.csv", "copied.json")
 
 
 def keep_results(run_dir: Path, dest: Path, search: Path | None = None) -> int:
@@ -57,6 +57,9 @@ def keep_results(run_dir: Path, dest: Path, search: Path | None = None) -> int:
     for part in (marker.parent for marker in sorted(run_dir.rglob("part.json"))):
         own = dest / part.relative_to(run_dir)
         own.mkdir(parents=True)
+        # Without checksums: what is kept is packed, and not all of it.
+        marks = read_marks(part) or {}
+        write_json(own / "part.json", {key: marks[key] for key in ("finished", "settings")})
         for name in _OF_PART:
             _copy(part / name, own / name)
         if predictions := predictions_file(part):  # a teacher of other data has none
@@ -93,7 +96,7 @@ def _keep_rdms(source: Path, dest: Path) -> None:
     save_rdms(rdms, dest)
     draft = dest.with_suffix(".draft.h5")
     with h5py.File(dest) as plain, h5py.File(draft, "w") as packed:
-        packed.attrs.update(plain.attrs)
+        packed.attrs.update({name: value for name, value in plain.attrs.items() if name != "checksum"})
         for name, item in plain.items():
             if name == "dissimilarities":
                 packed.create_dataset(name, data=item[:], compression="gzip", compression_opts=9, shuffle=True)

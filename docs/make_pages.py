@@ -41,6 +41,7 @@ def make_pages() -> None:
         "commands": commands(),
         "changelog": linked((ROOT / "CHANGELOG.md").read_text("utf-8")),
         "contributing": linked((ROOT / "CONTRIBUTING.md").read_text("utf-8")),
+        "security": linked((ROOT / "SECURITY.md").read_text("utf-8")),
     }
     for name, text in parts.items():
         _write(DOCS / "made" / f"{name}.md", text)
@@ -57,6 +58,7 @@ _ROOMS = {
     "sources": ("teachers", "Teachers"),
     "objectives": ("objectives", "Objectives"),
     "training": ("training", "Training"),
+    "notes": ("training", "Training"),
 }
 _OTHER_ROOMS = ("parts", "Stimuli, pairs, dissimilarities, schedules")
 
@@ -223,7 +225,7 @@ def linked(text: str) -> str:
         target = link[1]
         if target.startswith(("http", "tutorials/")):
             return link[0]
-        if target in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        if target in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"):
             return f"]({target.lower()})"
         return f"]({target.removeprefix('docs/') if target.startswith('docs/') else f'../{target}'})"
 

@@ -24,3 +24,16 @@ def real_data():
         return Path(DATA)
 
     return root
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """No figure of a run's report is drawn, which takes most of its time; its tables and its page are made."""
+    for kind in ("task_report", "brain_report"):
+        monkeypatch.setattr(f"brainrdl.report.{kind}.draw", _no_figures)
+
+
+def _no_figures(*_):
+    from brainrdl.report.drawing import Figures
+
+    return Figures()

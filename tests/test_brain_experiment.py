@@ -25,6 +25,9 @@ from brainrdl.models import build_network
 from brainrdl.randomness import Draw, torch_seeded
 from brainrdl.rdms import load_rdms, save_rdms
 
+# But for the runs of module-wide fixtures, which have theirs.
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 N = 18
 IDS = [f"stim{k:02d}" for k in range(N)]
 CATEGORY = dict(zip(IDS, ["animal", "face", "tool"] * (N // 3), strict=True))
@@ -284,6 +287,36 @@ def test_finished_parts_are_not_run_again_and_a_run_is_extended(finished, tmp_pa
     )
     assert more.exit_code == 0, more.output
     assert set(pd.read_csv(run / "report" / "scores.csv").query("method == 'untrained'")["seed"]) == {0, 1}
+
+
+def test_settings_that_were_tried_are_not_tried_again(sets, tmp_path, monkeypatch):
+    from brainrdl.experiment import choosing
+
+    methods = {"it": experiment(*sets)["methods"]["it"]}
+    choose = {"inner": 2, "grid": {"alpha": [0.5, 5.0]}}
+    file = write(tmp_path / "tiny.yaml", experiment(*sets, choose=choose, methods=methods))
+    words = ("run", file, "--out", tmp_path / "run", "--accelerator", "cpu")
+    tried, scores = [], choosing._scores
+
+    def interrupted(run, part, name, method, fold, inner):
+        tried.append(method.alpha)
+        if len(tried) == 4:
+            raise KeyboardInterrupt
+        yield from scores(run, part, name, method, fold, inner)
+
+    monkeypatch.setattr(choosing, "_scores", interrupted)
+    assert call(*words).exit_code == 130 and tried == [0.5, 0.5, 5.0, 5.0]
+    assert call(*words, "--resume").exit_code == 0
+    assert len(tried) == 4 + 1 + 4  # the last try of the first fold, and those of the second
+    monkeypatch.undo()
+    assert call("run", file, "--out", tmp_path / "whole", "--accelerator", "cpu").exit_code == 0
+    for folder in folds_of(tmp_path / "run", "it"):
+        other = tmp_path / "whole" / folder.relative_to(tmp_path / "run")
+        for name in ("choosing.csv", "weights.safetensors", "history.csv"):
+            assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    kept = next(folder for folder in folds_of(tmp_path / "run", "it")) / "checkpoint" / "choosing.json"
+    kept.write_text(kept.read_text()[:-20])
+    assert choosing.Tries(kept).known(0, 0) is None, "what is damaged is tried again"
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, monkeypatch):

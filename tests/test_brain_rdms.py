@@ -11,7 +11,7 @@ from rsatoolbox.rdm import load_rdm
 from typer.testing import CliRunner
 
 from brainrdl import brain_rdms
-from brainrdl.brain_rdms import make_rdms, measured_patterns, measured_region, measured_trials, summary
+from brainrdl.brain_rdms import MadeRDMs, make_rdms, measured_patterns, measured_region, measured_trials, summary
 from brainrdl.cli import app
 from brainrdl.fmri.dissimilarities import crossfitted_rdm, measured_rdm, noise_precision
 from brainrdl.fmri.patterns import select_trials, select_voxels
@@ -94,6 +94,14 @@ def test_one_subject_has_no_ceiling_between_subjects(spec, tmp_path):
     made = make_rdms(spec(), tmp_path / "made.h5", subjects=["2"], rois=["V1"])
     assert made.table["ceiling_low"].isna().all() and made.table["ceiling_within"].notna().all()
     assert "no ceiling between subjects: that needs two subjects with the same stimuli" in summary(made)
+
+
+@pytest.mark.parametrize(("n_rois", "told"), [(12, False), (13, True)])
+def test_the_summary_says_that_not_every_region_is_in_the_figure(n_rois, told):
+    columns = {"subject": "1", "ceiling_low": 0.5, "notes": ""}
+    table = pd.DataFrame({"roi": [f"roi {k}" for k in range(n_rois)]}).assign(**columns)
+    line = "the figure shows the first 12 of 13 regions, the table all of them"
+    assert (line in summary(MadeRDMs(None, table, ())).splitlines()) == told
 
 
 def test_stimuli_a_subject_was_not_shown_are_nan(spec, tmp_path):

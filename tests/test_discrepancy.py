@@ -44,6 +44,16 @@ def test_equal_to_rsatoolbox(name, missing):
     np.testing.assert_allclose(1 - value, similarity.item(), rtol=1e-6)
 
 
+def test_whitening_of_many_stimuli_loses_nothing_in_single_precision():
+    pairs = all_pairs(300)
+    alike = 1 + 0.1 * torch.stack([draw(len(pairs.i), seed) for seed in (1, 2)])
+    exact, single = (
+        discrepancy("cosine_cov", predicted, measured(target), pairs, 300).item()
+        for predicted, target in (alike, alike.float())
+    )
+    assert single == pytest.approx(exact, rel=3e-6)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", ["cosine_cov", "corr_cov"])
 def test_whitening_is_that_of_the_sampled_measured_pairs(name, weighted):

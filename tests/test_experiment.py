@@ -1,6 +1,7 @@
 """An experiment from its file to its folder: what is written, what is run again, what is refused."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,7 +21,22 @@ from brainrdl.cli import app
 from brainrdl.data import DataSettings, load_data
 from brainrdl.data.thumbnails import load_thumbnails
 from brainrdl.experiment import RunOptions, run_experiment, task
+from brainrdl.experiment.processes import in_processes
 from brainrdl.experiment_file import load_experiment
+from brainrdl.failures import WorkerLostError
+from brainrdl.run_folder import Part
+from brainrdl.training.checkpoint import load_checkpoint
+
+# But for the runs of module-wide fixtures, which have theirs.
+pytestmark = pytest.mark.usefixtures("without_figures")
+# The command in a process of its own, of whose report no figure is drawn.
+UNDRAWN = """
+from brainrdl.cli import main
+from brainrdl.report import drawing, task_report
+
+task_report.draw = lambda *_: drawing.Figures()
+main()
+"""
 
 SMALL = {
     "name": "small",
@@ -108,9 +124,12 @@ def test_a_run_holds_what_its_documentation_says(finished):
 @pytest.mark.parametrize(("every", "logged"), [(0, []), (2, [1, 3]), ([1, 4], [0, 3]), ([], [])])
 def test_rdms_are_kept_every_so_many_epochs_or_after_those_named(tmp_path, every, logged):
     experiment = load_experiment(str(write(tmp_path, {"analysis.every": every})))
-    run = task._Run(experiment, tmp_path / "run", RunOptions())
-    log = task._RDMLog(run, next(run._parts()), lambda images: images)
-    assert [epoch for epoch in range(4) if log.wants(epoch)] == logged
+    run = task.TaskRun(experiment, tmp_path / "run", RunOptions())
+    log = run._rdm_log(next(run._parts()), lambda images: images)
+    kept = []
+    log.keep = lambda network, epoch: kept.append(epoch)
+    assert [log.evaluate(None, epoch) for epoch in range(4)] == [{}] * 4
+    assert kept == logged
 
 
 def test_epochs_that_cannot_be_are_refused(tmp_path):
@@ -184,7 +203,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_jobs_give_to_the_bit_what_parts_alone_give(tmp_path, threads):
     file = write(tmp_path, {"training.threads": threads, "teacher.training.threads": threads})
-    words = (sys.executable, "-m", "brainrdl.cli", "run", str(file), "--accelerator", "cpu", "--methods", "rdl,hints")
+    words = (sys.executable, "-c", UNDRAWN, "run", str(file), "--accelerator", "cpu", "--methods", "rdl,hints")
     together = subprocess.run([*words, "--out", str(tmp_path / "jobs")], capture_output=True, text=True)
     assert together.returncode == 0, together.stderr
     alone = ("--jobs", "1", "--seeds", "1", "--out", str(tmp_path / "alone"))
@@ -196,15 +215,36 @@ def test_jobs_give_to_the_bit_what_parts_alone_give(tmp_path, threads):
     assert not list(tmp_path.rglob("patterns"))
 
 
+class Dying:
+    """A run whose process is gone as soon as it begins."""
+
+    def run_part(self, part, title, show=True):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_lost_is_told_of(tmp_path, monkeypatch):
+    parts = [Part(label, 0, tmp_path / label, {}) for label in ("a", "b")]
+    told = "a process that trained was ended from outside .* go on with --resume, perhaps with fewer --jobs"
+    with pytest.raises(WorkerLostError, match=told):
+        list(in_processes(Dying, (), parts, 2))
+
+    def lost(*arguments):
+        raise WorkerLostError("a process is gone")
+
+    monkeypatch.setattr("brainrdl.experiment.run_experiment", lost)
+    result = call("run", write(tmp_path), "--out", tmp_path / "run")
+    assert result.exit_code == 1 and result.output.strip() == "error: a process is gone"
+
+
 def test_threads_are_those_of_the_settings_and_put_back(tmp_path, monkeypatch):
     seen, before = [], torch.get_num_threads()
-    method = task._Run.run_method
+    method = task.TaskRun.run_method
 
     def look(self, part, title, show=True):
         seen.append((part.label, torch.get_num_threads()))
         return method(self, part, title, show)
 
-    monkeypatch.setattr(task._Run, "run_method", look)
+    monkeypatch.setattr(task.TaskRun, "run_method", look)
     changes = {"training.threads": 2, "methods.rdl.training": {"threads": 1}, "training.epochs": 1}
     result = call("run", write(tmp_path, changes, seeds=[0]), "--out", tmp_path / "run", "--accelerator", "cpu")
     assert result.exit_code == 0, result.output
@@ -215,7 +255,7 @@ def test_as_many_jobs_as_cores_unless_told_otherwise(tmp_path, monkeypatch):
     experiment = load_experiment(str(write(tmp_path, {"training.threads": 2})))
     for cores, given, n in [(1, None, 1), (5, None, 2), (64, None, 8), (64, 3, 3)]:
         monkeypatch.setattr(task, "n_cores", lambda cores=cores: cores)
-        run = task._Run(experiment, tmp_path / "run", RunOptions(jobs=given, accelerator="cpu"))
+        run = task.TaskRun(experiment, tmp_path / "run", RunOptions(jobs=given, accelerator="cpu"))
         assert run.jobs([part for part in run._parts() if part.label == "rdl"]) == n
 
 
@@ -245,11 +285,27 @@ def test_the_teacher_looks_at_each_training_image_once_a_run(tmp_path, monkeypat
     file = write(tmp_path, methods={"rdl": SMALL["methods"]["rdl"], "kd": {"method": "distillation"}})
     result = call("run", file, "--out", tmp_path / "kept", "--accelerator", "cpu")
     assert result.exit_code == 0, result.output
-    monkeypatch.setattr(task._Run, "keep_patterns", lambda self, todo: None)
+    monkeypatch.setattr(task.TaskRun, "keep_patterns", lambda self, todo: None)
     assert call("run", file, "--out", tmp_path / "asked", "--accelerator", "cpu").exit_code == 0
     for label in ("rdl", "kd"):
         kept, asked = (pd.read_csv(tmp_path / run / label / "seed-0" / "history.csv") for run in ("kept", "asked"))
         pd.testing.assert_frame_equal(kept, asked, rtol=1e-4)
+
+
+def test_patterns_are_of_all_images_whichever_methods_are_left(tmp_path, monkeypatch):
+    """What is looked at together decides on the last bits, and must not depend on what is finished already."""
+    kept = []
+    monkeypatch.setattr(task, "keep_patterns", lambda teacher, images, folder: kept.append(len(images.ids)))
+    rdl = SMALL["methods"]["rdl"]
+    experiment = load_experiment(
+        str(write(tmp_path, methods={"rdl": rdl, "few": {**rdl, "method": "rdl", "n_train": 60}}))
+    )
+    run = task.TaskRun(experiment, tmp_path / "run", RunOptions(accelerator="cpu"))
+    monkeypatch.setattr(run, "_make_teacher", lambda layers: None)
+    parts = [part for part in run._parts() if part.label != "teacher"]
+    run.keep_patterns(parts)
+    run.keep_patterns([part for part in parts if part.label == "few"])
+    assert kept == [100, 100]
 
 
 def test_ctrl_c_stops_after_saving_and_the_run_can_go_on(tmp_path):
@@ -265,8 +321,8 @@ def test_ctrl_c_stops_after_saving_and_the_run_can_go_on(tmp_path):
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130 and "--resume" in told and "Traceback" not in told, told
-    epoch = torch.load(checkpoint, weights_only=True)["epoch"]
-    assert 0 < epoch < 400
+    state = load_checkpoint(checkpoint)
+    assert 0 < state["epoch"] < 400
 
     refused = call("run", file, "--out", out, "--methods", "rdl", "--seeds", "0")
     assert refused.exit_code == 2 and "unfinished" in refused.output and "--resume" in refused.output
@@ -329,6 +385,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, mon
         ({"name": "../elsewhere"}, "name '../elsewhere' cannot be a folder's name"),
         ({"data.validation": 0, "training.keep": "best"}, "need validation images: data.validation > 0"),
         ({"analysis.n_per_class": 1000}, "n_per_class: 1000 test images"),
+        ({"student.arguments": {"image_size": 9}}, "small.yaml: network 'mnist_cnn' cannot be made"),
+        ({"student.preprocess": {"size": [0, 8]}}, "student.preprocess.size.0: input should be greater than 0"),
         ({"methods.baseline": {"training": {"epoch": 1}}}, r"methods.baseline.training.epoch: unknown key; did you"),
         ({"methods": {}}, "methods: expected at least one"),
         ({"training.learning_rate": "fast"}, "training.learning_rate.*number.*'fast'"),
@@ -349,6 +407,9 @@ def test_wrong_settings_are_told_in_one_message(tmp_path, change, told):
         (["--seeds", "0,one"], "whole numbers separated by commas"),
         (["--methods", "magic"], "no method 'magic'; it has: baseline, hints, rdl"),
         (["--set", "training"], "expected key.path=value"),
+        (["--set", "training.epochs=[1"], r"--set training.epochs=.1: '.1' is no YAML value \(while|expected|\)"),
+        (["--set", "name=" + "[" * 3000], r"--set name=[\[]+\.\.\.: .* is no YAML value \(nested more than 50 deep"),
+        (["--set", "x=&a [*a]"], r"is no YAML value \(an alias stands inside what it stands for\); quote it"),
         (["--set", "training.epochs.more=1"], "'epochs' in .* holds a value"),
         (["--precision", "7-bits"], "precision"),
         (
@@ -521,3 +582,18 @@ def test_a_folder_called_like_a_built_in_experiment_does_not_hide_it(tmp_path, m
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_experiment("digits").name == "digits"
+
+
+def test_what_stands_in_a_message_can_do_nothing_to_a_terminal(tmp_path):
+    result = call("run", write(tmp_path), "--methods", "\x1b[31mred\n" + "x" * 5000, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "no method '\\x1b[31mred\\nxxx" in result.output
+    assert len(result.output) < 1300
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_path_that_cannot_be_is_wrong_input(tmp_path):
+    for words in (("check", "a" * 300), ("run", str(tmp_path / ("b" * 300 + ".yaml")))):
+        result = call(*words)
+        assert result.exit_code == 2, result.output
+        assert re.search(r"error: .*(aaa|bbb).*File name too long", result.output)

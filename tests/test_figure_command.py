@@ -311,6 +311,16 @@ def test_a_file_without_rdms_is_refused(tmp_path):
     )
 
 
+def test_what_rdms_do_not_allow_is_told_with_their_file(tmp_path):
+    np.save(tmp_path / "one.npy", 1 - np.eye(4))
+    (tmp_path / "ids.txt").write_text("a\nb\nc\nd\n")
+    words = ("mds", tmp_path / "one.npy", "--ids", tmp_path / "ids.txt")
+    assert_refused(*words, out=tmp_path / "f.png", match="one.npy: expected at least 2 RDMs to compare, got 1")
+    two = (tmp_path / "one.npy", tmp_path / "two.npy", "--ids", tmp_path / "ids.txt")
+    np.save(tmp_path / "two.npy", 1 - np.eye(4))
+    assert_refused("stimulus-mds", *two, out=tmp_path / "f.png", match="one.npy and 1 more: expected one RDM, got 2")
+
+
 def test_rdms_without_ids_are_drawn_alone_and_not_beside_others(foreign, tmp_path):
     nameless = RDMs(np.random.default_rng(0).random((2, 190)), pattern_descriptors={"number": list(range(20))})
     nameless.save(str(tmp_path / "nameless.h5"), "hdf5")

@@ -300,6 +300,14 @@ def test_a_layer_without_gradient_in_a_network_with_one_is_told():
         network(INPUTS)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad])
+def test_nothing_is_told_of_a_network_that_runs_with_gradient_or_without_it_throughout(net, context):
+    with record_layers(net, ["conv", "block"]) as patterns, context():
+        net(IMAGES)
+        assert patterns["block"].requires_grad == torch.is_grad_enabled()
+
+
 def test_what_runs_beside_the_networks_own_forward_is_not_recorded(net):
     with record_layers(net, ["conv"]) as patterns:
         net.conv(IMAGES)

@@ -114,6 +114,10 @@ def test_the_pairs_of_a_seed_stay_the_same():
     assert torch.stack(pairs, 1).tolist() == [[20, 57], [27, 34], [41, 63], [42, 66], [66, 94], [74, 88]]
     images = sample_images(100, 3, Draw(3, 2, 5, 1).generator("pairs"))
     assert torch.stack(images, 1).tolist() == [[66, 89], [66, 91], [89, 91]]
+    # Of more than 10,000 pairs numpy draws in another way, which its `shuffle` decides.
+    many = sample_pairs(150, 300, np.random.default_rng(3))
+    assert torch.stack(many, 1)[:4].tolist() == [[0, 17], [0, 52], [0, 93], [1, 70]]
+    assert int((150 * many.i + many.j).sum()) == 2226300
 
 
 def test_pairs_move_between_devices():

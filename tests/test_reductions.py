@@ -178,12 +178,13 @@ def test_units_are_drawn_once_without_replacement():
     assert torch.equal(reduced(numbers, units=400), numbers)
 
 
-def test_drawn_units_stand_for_all():
+@pytest.mark.parametrize("n_units", [100, 150])
+def test_drawn_units_stand_for_all(n_units):
     patterns = 5 + 3 * draw(4, 400)
     for dissimilarity in ("euclidean", "sqeuclidean", "cosine", "correlation"):
         exact = dissimilarities(patterns, dissimilarity)
         found = [
-            dissimilarities(reduced(patterns, dissimilarity, units=100, seed=seed), dissimilarity)
+            dissimilarities(reduced(patterns, dissimilarity, units=n_units, seed=seed), dissimilarity)
             for seed in range(300)
         ]
         torch.testing.assert_close(torch.stack(found).mean(0), exact, rtol=0.03, atol=0)
@@ -318,12 +319,15 @@ def test_in_ones_own_loop(student, teacher, stimuli, way, dissimilarity):
     assert student.conv.weight.grad.any()
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-def test_patterns_that_were_recorded_whole_are_refused(student, teacher, stimuli, way):
+@pytest.mark.parametrize(
+    ("way", "told"), zip(WAYS, ["pool=2", "pool=3", "project=40", "units=40"], strict=True), ids=str
+)
+def test_patterns_that_were_recorded_whole_are_refused(student, teacher, stimuli, way, told):
     objective = RDLObjective(teacher, {"conv": "conv"}, reductions={"conv": way}, discrepancy="correlation")
     with record_layers(student, objective.layers) as patterns:
         student(stimuli.images)
-        with pytest.raises(ValueError, match=r"layer 'conv' is to be reduced .* shape \(12, 6, 6, 6\); record it by"):
+        message = rf"layer 'conv' is to be reduced \({told}\) but .* shape \(12, 6, 6, 6\); record it by"
+        with pytest.raises(ValueError, match=message):
             objective(patterns, stimuli)
         with pytest.raises(ValueError, match="record it by record_layers"):
             objective.prepare(patterns, stimuli)
@@ -374,6 +378,9 @@ def test_a_files_reductions(teacher):
         ({"conv": {}}, r"reduce.conv: a layer is reduced in one way: expected one of pool, project, units, got none"),
         ({"conv": {"pool": 2, "units": 3}}, r"expected one of pool, project, units, got \['pool', 'units'\]"),
         ({"conv": {"pool": 0}}, r"reduce.conv.pool: input should be greater than or equal to 1"),
+        ({"conv": {"project": 0}}, r"reduce.conv.project: input should be greater than or equal to 1"),
+        ({"conv": {"units": 0}}, r"reduce.conv.units: input should be greater than or equal to 1"),
+        ({"conv": {"pool": 1, "seed": -1}}, r"reduce.conv.seed: input should be greater than or equal to 0"),
         ({"conv": {"pol": 2}}, r"reduce.conv.pol: unknown key; did you mean 'pool'\?"),
         ({"pool1": {"pool": 2}}, r"layer 'pool1' is to be reduced but not mapped; mapped are: conv"),
         ({"conv": {"pool": 2}}, r"file.yaml: discrepancy 'mse' compares units, and those of pooled .*layer 'conv'"),

@@ -5,13 +5,14 @@ import os
 import pickle
 import sys
 import zipfile
+import zlib
 from collections import OrderedDict
 from datetime import date
 
 import numpy as np
 import pytest
 
-from brainrdl.restricted_files import load_array, load_dict, load_npz
+from brainrdl.restricted_files import check_claim, load_array, load_dict, load_npz, reading, unpack_checked
 
 ARRAYS = [
     np.arange(6.0).reshape(2, 3),
@@ -114,7 +115,7 @@ def test_an_npz_that_is_wrong_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"cut.npz: no .npz file, or one cut short or damaged"):
         load_npz(tmp_path / "cut.npz")
     (tmp_path / "changed.npz").write_bytes(whole[:500] + b"\0" * 50 + whole[550:])
-    with pytest.raises(ValueError, match=r"changed.npz: no .npz file, or one cut short or damaged"):
+    with pytest.raises(ValueError, match=r"changed.npz, key 'a': cut short or damaged \(Bad CRC"):
         load_npz(tmp_path / "changed.npz")
     buffer = io.BytesIO()
     np.save(buffer, np.arange(50.0))
@@ -422,3 +423,82 @@ def test_damaged_bytes_are_data_or_an_error_and_nothing_else(tmp_path):
             assert str(tmp_path / "a.pkl") in str(error)
             refused += 1
     assert 250 < refused < 500
+
+
+# sizes that are not true
+
+
+def npy(header, content=b""):
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + content
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("shape", ["(1000000, 1000000)", "(-1,)", "(2, -3)", "(4611686018427387904, 4)", "(3,)"])
+def test_an_array_larger_than_its_file_is_refused_before_memory_is_taken(shape, mmap, tmp_path):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}"
+    (tmp_path / "a.npy").write_bytes(npy(header, bytes(16)))
+    with pytest.raises(
+        ValueError, match=r"a.npy: cut short or damaged \(an array of float64 and shape .* in \d+ bytes\)"
+    ):
+        load_array(tmp_path / "a.npy", mmap)
+
+
+def test_packed_zeros_are_not_unpacked(tmp_path):
+    header = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (8000, 8000)}")
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.npy", "w") as member,
+    ):
+        member.write(header)
+        for _ in range(64):
+            member.write(bytes(10**6))
+    with pytest.raises(
+        ValueError, match=r"a.npz, key 'a': says that it holds 64000000 numbers, and is \d+ bytes long: da"
+    ):
+        load_npz(tmp_path / "a.npz")
+    with (
+        zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.npy", "w") as member,
+    ):
+        for _ in range(300):  # no header, whose length would be read
+            member.write(bytes(10**6))
+    with pytest.raises(ValueError, match=r"b.npz, key 'a': says that it holds 75000000 numbers, and is \d+ bytes long"):
+        load_npz(tmp_path / "b.npz")
+    np.savez_compressed(tmp_path / "c.npz", a=np.zeros((2000, 2000)))
+    assert load_npz(tmp_path / "c.npz").shape == (2000, 2000)
+
+
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\x7f", b"p99999999999\n"])
+def test_a_pickle_does_not_make_a_memo_larger_than_itself(put, tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02}" + put + b".")
+    with pytest.raises(ValueError, match=r"a.pkl: holds place \d+ of its memo in \d+ bytes; read are only dict"):
+        load_dict(tmp_path / "a.pkl")
+
+
+def test_whatever_a_reader_raises_names_the_file_once():
+    short_of_memory = r"^f.h5: no file \(there is not enough memory\); copy or write it again$"
+    with pytest.raises(ValueError, match=short_of_memory), reading("f.h5", "no file"):
+        raise MemoryError
+    with (
+        pytest.raises(ValueError, match=r"^f.h5: no file \(KeyError\); mend it$"),
+        reading("f.h5", "no file", "mend it"),
+    ):
+        raise KeyError
+    with (
+        pytest.raises(ValueError, match=r"^f.h5: no file \(a\\x1b\[31mb\); mend it$"),
+        reading("f.h5", "no file", "mend it"),
+    ):
+        raise RuntimeError("a\x1b[31mb\nand a second line")
+    with pytest.raises(ValueError, match=r"^f.h5: told already$"), reading("f.h5", "no file"):
+        raise ValueError("f.h5: told already")
+
+
+def test_what_is_really_there_is_believed():
+    check_claim(10**9, 8, 4 * 10**8, "f")
+    check_claim(2**24, 1, 10, "f")
+    with pytest.raises(
+        ValueError, match="f: says that it holds 16777217 numbers, and is 10 bytes long: damaged, or packed"
+    ):
+        check_claim(2**24 + 1, 1, 10, "f")
+    assert unpack_checked(zlib.compress(b"abc" * 1000), 10, "f") == b"abc" * 1000

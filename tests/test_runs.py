@@ -1,17 +1,26 @@
 """Files written whole or not at all, and what tells two runs apart."""
 
+import errno
+import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from brainrdl.runs import (
+    checksum,
+    damage,
     fingerprint,
     first_difference,
     read_json,
+    read_marked,
+    remove_drafts,
     write_atomically,
     write_bytes,
     write_json,
+    write_marked,
     write_text,
 )
 
@@ -78,7 +87,91 @@ def test_it_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: done.append("sync") or sync(file))
     monkeypatch.setattr(os, "replace", lambda *files: done.append("rename") or replace(*files))
     write_text(tmp_path / "x.txt", "text")
-    assert done == ["sync", "rename"]
+    assert done == ["sync", "rename", "sync"], "and its new name, too"
+
+
+@pytest.mark.parametrize(("number", "raises"), [(errno.EINVAL, False), (errno.EACCES, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_synced_is_no_error_but_a_broken_disk_is(tmp_path, monkeypatch, number, raises):
+    sync = os.fsync
+
+    def refuse(file):
+        if os.path.isdir(f"/proc/self/fd/{file}"):
+            raise OSError(number, os.strerror(number))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if raises:
+        with pytest.raises(OSError, match="Input/output error"):
+            write_text(tmp_path / "x.txt", "text")
+    else:
+        write_text(tmp_path / "x.txt", "text")
+    assert (tmp_path / "x.txt").read_text() == "text" and names(tmp_path) == ["x.txt"]
+
+
+def test_a_full_disk_at_the_sync_keeps_the_old_file(tmp_path, monkeypatch):
+    write_text(tmp_path / "x.txt", "old")
+
+    def full(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(tmp_path / "x.txt", "new")
+    assert (tmp_path / "x.txt").read_text() == "old" and names(tmp_path) == ["x.txt"]
+
+
+def test_drafts_of_processes_that_are_gone_are_removed_and_nothing_else(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    kept = [f".x.{os.getppid()}.draft.csv", "x.1.draft.csv", ".x.draft.csv", ".lock", "draft.csv", ".x.abc.draft.csv"]
+    removed = [f".x.{gone.pid}.draft.csv", f".weights.{gone.pid}.draft", f".x.{os.getpid()}.draft.csv"]
+    (tmp_path / "below").mkdir()
+    for name in (*kept, *removed):
+        (tmp_path / "below" / name).write_text("half")
+    remove_drafts(tmp_path)
+    assert names(tmp_path / "below") == sorted(kept)
+
+
+def test_what_has_become_of_a_file(tmp_path):
+    file = tmp_path / "x.bin"
+    file.write_bytes(b"content")
+    known = checksum(file)
+    assert known == {"bytes": 7, "sha256": hashlib.sha256(b"content").hexdigest()} and damage(file, known) is None
+    for content, found in [
+        (b"", "has 0 bytes, not the 7 that were written"),
+        (b"contents", "has 8 bytes, not the 7 that were written"),
+        (b"cOntent", "has another content than was written"),
+    ]:
+        file.write_bytes(content)
+        assert damage(file, known) == found
+    file.unlink()
+    assert damage(file, known) == "is missing"
+
+
+def test_any_changed_bit_of_a_marked_file_is_told_or_means_nothing(tmp_path):
+    file, value = tmp_path / "x.json", {"finished": True, "settings": {"a": [1.5, None], "10": 1, "9": "ü"}}
+    write_marked(file, value)
+    assert read_marked(file, ("finished",), "delete it") == value
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << bit
+            file.write_bytes(changed)
+            try:
+                found = read_marked(file, ("finished", "settings"), "delete it")
+            except ValueError as error:
+                assert str(error).startswith(f"{file}: ") and str(error).endswith("; delete it")
+            else:
+                # A blank in place of another, or the name of the fingerprint itself.
+                assert {key: found[key] for key in value} == value
+
+
+def test_a_file_without_a_fingerprint_is_read_as_it_is(tmp_path):
+    write_json(tmp_path / "x.json", {"finished": False})
+    assert read_marked(tmp_path / "x.json", ("finished",), "delete it") == {"finished": False}
+    with pytest.raises(ValueError, match=r"x\.json: expected the keys other; delete it"):
+        read_marked(tmp_path / "x.json", ("other",), "delete it")
 
 
 def test_damaged_json(tmp_path):

@@ -118,7 +118,7 @@ def test_a_space_as_large_as_the_trials_is_tried_whole(tmp_path):
 
 def test_a_search_goes_on_where_it_stopped(searched, tmp_path, monkeypatch):
     file, out = write(tmp_path), tmp_path / "search"
-    train, calls = task._Run.run_method, []
+    train, calls = task.TaskRun.run_method, []
 
     def stop(self, part, title, show=True):
         calls.append(part.label)
@@ -126,7 +126,7 @@ def test_a_search_goes_on_where_it_stopped(searched, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return train(self, part, title, show)
 
-    monkeypatch.setattr(task._Run, "run_method", stop)
+    monkeypatch.setattr(task.TaskRun, "run_method", stop)
     assert call(file, "--search", "--out", out).exit_code == 130
     monkeypatch.undo()
     assert not (out / "search.csv").exists()
@@ -254,10 +254,10 @@ def test_a_setting_is_put_in_its_place_and_the_others_stay():
 
 def test_a_search_changes_no_fingerprint_of_a_run(tmp_path):
     file = write(tmp_path)
-    before = [part.settings for part in task._Run(load_experiment(str(file)), tmp_path, RunOptions())._parts()]
+    before = [part.settings for part in task.TaskRun(load_experiment(str(file)), tmp_path, RunOptions())._parts()]
     after = [
         part.settings
-        for part in task._Run(load_experiment(str(write(tmp_path, trials=2))), tmp_path, RunOptions())._parts()
+        for part in task.TaskRun(load_experiment(str(write(tmp_path, trials=2))), tmp_path, RunOptions())._parts()
     ]
     assert before == after
 

@@ -3,9 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +17,7 @@ import torch
 from brainrdl.models import build_network
 from brainrdl.run_folder import EXPERIMENT
 from brainrdl.runs import read_json
+from brainrdl.training.checkpoint import load_checkpoint
 
 BATCH_SCRIPT = Path(__file__).parents[1] / "docs" / "slurm.sbatch"
 NETWORK = {"image_size": 8, "kernel_size": 3, "padding": 1, "pools": [2, 2]}
@@ -31,10 +34,14 @@ methods:
 seeds: [0]
 analysis: {{layers: [pool1, fc]}}
 """
-# A teacher that writes down how many images it looks at, and a student that fails in one process.
+# A teacher that writes down how many images it looks at, and a student that fails in one process. Of the report no
+# figure is drawn.
 WATCHED = """
 import os
 from brainrdl.models import build_network
+from brainrdl.report import drawing, task_report
+
+task_report.draw = lambda *_: drawing.Figures()
 
 def make(fails_in=None):
     network = build_network("mnist_cnn", {network})
@@ -143,36 +150,86 @@ def torchrun(rank, port):
     }  # fmt: skip
 
 
-# What srun does for two tasks of one machine.
+# What srun does for two tasks of one machine: it passes signals on, and ends with the highest status of them.
 SRUN = """#!/bin/bash
 test "$1" = --kill-on-bad-exit=1 && shift
 for rank in 0 1; do
     SLURM_NTASKS=2 SLURM_NODEID=0 SLURM_PROCID=$rank SLURM_LOCALID=$rank "$@" &
 done
-wait -n && wait -n
+trap 'kill -USR1 $(jobs -p)' USR1
+echo $$ > srun.pid
+status=0
+for task in $(jobs -p); do
+    while kill -0 $task 2>/dev/null; do
+        wait $task
+        ended=$?
+    done
+    ((ended > status)) && status=$ended
+done
+exit $status
+"""
+SCONTROL = """#!/bin/bash
+echo "$@" >> scontrol.txt
 """
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_the_batch_script_for_slurm(here, of_two):
+@pytest.fixture
+def batch_job(here):
+    """`batch_job(out, ...)`: the batch script for SLURM, started, with stand-ins for SLURM's programs."""
+    if shutil.which("bash") is None:
+        pytest.skip("needs bash")
     programs = here / "programs"
-    programs.mkdir()
-    for name, text in (("srun", SRUN), ("brainrdl", f'#!/bin/bash\nexec "{sys.executable}" -m brainrdl "$@"\n')):
+    programs.mkdir(exist_ok=True)
+    command = f'#!/bin/bash\nexec "{sys.executable}" -m brainrdl "$@"\n'
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("brainrdl", command)):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    environment = {
-        **os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(here),
-        "WATCHED": str(here / "slurm.txt"), "MASTER_PORT": free_port(), "SLURM_JOB_ID": "4242",
-        "SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODELIST": "127.0.0.1",
-    }  # fmt: skip
-    words = ["shared.yaml", "slurm", "--accelerator", "cpu", "--methods", "rdl", "--allow-code"]
-    done = subprocess.run(
-        ["bash", str(BATCH_SCRIPT), *words], cwd=here, env=environment, text=True, capture_output=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(lines(done.stdout)) == len(set(lines(done.stdout))) and lines(done.stderr) == []
+    for name in ("srun.pid", "scontrol.txt"):
+        (here / name).unlink(missing_ok=True)
+
+    def begin(out, *words):
+        environment = {
+            **os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(here),
+            "WATCHED": str(here / "slurm.txt"), "MASTER_PORT": free_port(), "SLURM_JOB_ID": "4242",
+            "SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODELIST": "127.0.0.1",
+        }  # fmt: skip
+        command = ["bash", str(BATCH_SCRIPT), "shared.yaml", out, "--accelerator", "cpu", "--allow-code", *words]
+        return subprocess.Popen(
+            command, cwd=here, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    return begin
+
+
+def test_the_batch_script_for_slurm(here, of_two, batch_job):
+    process = batch_job("slurm", "--methods", "rdl")
+    output, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error
+    assert len(lines(output)) == len(set(lines(output))) and lines(error) == []
     found, expected = (pd.read_csv(folder / "rdl" / "seed-0" / "history.csv") for folder in (here / "slurm", of_two[0]))
     pd.testing.assert_frame_equal(found, expected)
+    assert not (here / "scontrol.txt").exists()
+
+
+def test_before_its_time_is_over_a_job_of_slurm_saves_and_is_queued_again(here, batch_job):
+    epochs = ("--methods", "rdl", "--set", "training.epochs=60", "--set", "analysis.every=0")
+    whole = start(here, "whole", *epochs, "--devices", "2")
+    assert whole.wait(240) == 0, whole.communicate()
+    process = batch_job("requeued", *epochs, "--checkpoint-steps", "1")
+    checkpoint = here / "requeued" / "rdl" / "seed-0" / "checkpoint" / "last.pt"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(int((here / "srun.pid").read_text()), signal.SIGUSR1)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert [line.split(";")[0] for line in lines(error)] == ["interrupted"], error
+    assert (here / "scontrol.txt").read_text() == "requeue 4242\n"
+    assert load_checkpoint(checkpoint)["epoch"] < 60
+    again = batch_job("requeued", *epochs)
+    assert again.wait(240) == 0, again.communicate()
+    assert (here / "scontrol.txt").read_text() == "requeue 4242\n", "not queued again when it is done"
+    found, expected = ((here / run / "rdl" / "seed-0" / "history.csv").read_bytes() for run in ("requeued", "whole"))
+    assert found == expected
 
 
 def test_what_is_wrong_is_told_once_by_processes_that_torchrun_has_started(here):

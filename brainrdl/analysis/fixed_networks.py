@@ -14,6 +14,7 @@ import pandas as pd
 
 from brainrdl.analysis.comparison import MIN_PAIRS, check_comparison, check_whitening, has_shape
 from brainrdl.analysis.inference import with_fdr
+from brainrdl.data.folds import check_disjoint
 from brainrdl.rdms.checks import check_finite
 from brainrdl.rdms.selection import match_rdms, rdm_descriptor, stimulus_ids, subset_stimuli
 
@@ -68,6 +69,7 @@ def layer_agreement(
     subject: str = "subject",
     n_bootstrap: int = 1000,
     seed: int = 0,
+    trained: Sequence[str] = (),
 ) -> LayerAgreement:
     """Score each RDM of fixed networks against each subject's RDM of each region, with rsatoolbox's inference.
 
@@ -82,11 +84,12 @@ def layer_agreement(
     Stimuli can be drawn anew only for networks that were not trained on any of them: of networks trained on folds of
     these stimuli see `score_agreement`. The bootstraps give variances; scores and ceilings are those of all data.
     n_bootstrap, seed: samples, the same for every region. rsatoolbox shows how far it is.
+    trained: ids of stimuli that any of the networks has learned from, with a brain or without; none may be compared.
 
     A pair that is NaN (not measured, not defined) in one subject of a region or in one network takes no part in that
     region. Raises ValueError for unknown names, descriptors that are not there, RDMs that cannot be told apart, hold
-    infinite values, none at all or none that differ, fewer than 3 stimuli in common, or too few subjects for the
-    inference.
+    infinite values, none at all or none that differ, fewer than 3 stimuli in common, stimuli that were trained on, or
+    too few subjects for the inference.
     """
     check_comparison(comparison)
     if inference not in INFERENCE:
@@ -98,6 +101,7 @@ def layer_agreement(
     names = ("the RDMs of networks", "the RDMs of the brain")
     matched = match_rdms([model_rdms, brain_rdms], names)
     ids = stimulus_ids(matched.rdms)
+    check_disjoint(trained, ids)
     of_models, of_brain = (_vectors(rdms, ids, what) for rdms, what in ((model_rdms, names[0]), (brain_rdms, names[1])))
     _check_measured(of_models, models)
     _check_measured(of_brain, subjects)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import comb
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from brainrdl.analysis.all_pairs import all_pair_dissimilarities
 from brainrdl.analysis.pattern_store import PatternStore
+from brainrdl.analysis.recorded_networks import NAME, Preprocess, by_name, check_varies, checked_batches, record
 from brainrdl.dissimilarity import check_dissimilarity
-from brainrdl.layers import as_patterns, check_layers, evaluating, record_layers
 from brainrdl.pairs import all_pairs
 from brainrdl.rdms import join_rdms, load_features, load_rdms, save_rdms
 from brainrdl.rdms.features import check_features
 from brainrdl.rdms.selection import explain_missing
 from brainrdl.sources.controls import differing_category
-from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli, check_unique, in_batches
+from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli, check_unique
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -37,13 +37,8 @@ __all__ = [
     "save_rdms",
 ]
 
-SOFTMAX = "softmax"
-_NAME = "network"
 _BATCH = 500
 _MEMORY = 2.0
-
-Preprocess = Callable[[Tensor], Tensor]
-_Given = TypeVar("_Given")
 
 
 def network_rdms(
@@ -52,7 +47,7 @@ def network_rdms(
     stimuli: Stimuli | StoredStimuli,
     dissimilarity: str = "euclidean",
     preprocess: Preprocess | Mapping[str, Preprocess | None] | None = None,
-    name: str = _NAME,
+    name: str = NAME,
     epoch: int | None = None,
     seed: int | None = None,
     batch_size: int = _BATCH,
@@ -75,12 +70,14 @@ def network_rdms(
     Returns RDMs with rdm_descriptors network, layer, seed, epoch (-1 where not given) and pattern_descriptors stimulus
     (id), label, category (where the stimuli have labels). NaN: the measure is not defined for that pair.
     Raises ValueError for unknown layers or measures, names that do not go together, malformed stimuli, patterns with
-    NaN or infinite values, and where the temporary folder has no room.
+    NaN or infinite values, and where the temporary folder has no room. Warns (`ResultWarning`) of patterns that differ
+    each time, go by which stimuli are beside them in a batch, or are the same for all, and of images of 0…255 or
+    normalised twice.
     """
     check_dissimilarity(dissimilarity)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    networks = _by_name(network, layers, preprocess, name)
+    networks = by_name(network, layers, preprocess, name)
     pattern_descriptors = _stimulus_descriptors(stimuli, class_names)
     n_stimuli = len(stimuli.ids)
     names = [(one.name, layer) for one in networks for layer in one.layers]
@@ -88,9 +85,11 @@ def network_rdms(
     rows = iter(vectors)
     for one in networks:
         with PatternStore(n_stimuli, memory) as store:
-            _record(one, stimuli, batch_size, store)
+            record(one, stimuli, batch_size, store)
             for layer in one.layers:
-                next(rows)[:] = all_pair_dissimilarities(store[layer], dissimilarity)
+                row = next(rows)
+                row[:] = all_pair_dissimilarities(store[layer], dissimilarity)
+                check_varies(row, one.what, layer)
     return _rdms(vectors, dissimilarity, names, pattern_descriptors, seed, epoch)
 
 
@@ -138,7 +137,7 @@ def pixel_rdm(
         vector = all_pair_dissimilarities(stimuli.images.detach().cpu().flatten(1), dissimilarity)
     else:
         with PatternStore(len(stimuli.ids), memory) as store:
-            for batch in _batches(stimuli, _BATCH):
+            for batch in checked_batches(stimuli, _BATCH):
                 store.add({"pixels": batch.images.flatten(1)})
             vector = all_pair_dissimilarities(store["pixels"], dissimilarity)
     return _rdms(vector[None], dissimilarity, [("pixels", "pixels")], descriptors)
@@ -167,115 +166,6 @@ def category_rdm(
     _check_ids(ids)
     descriptors = _category_descriptors(categories, ids)
     return _category_model(descriptors, "category", "category model", name)
-
-
-# -- networks ----------------------------------------------------------------------------------------------------------
-
-
-class _Network(NamedTuple):
-    name: str
-    module: nn.Module
-    layers: tuple[str, ...]
-    preprocess: Preprocess | None
-
-    @property
-    def what(self) -> str:
-        """As messages call it."""
-        return "network" if self.name == _NAME else f"network '{self.name}'"
-
-    @property
-    def recorded(self) -> dict[str, str]:
-        """layer -> module path, and "" for the softmax of the output (unless a module has that name)."""
-        known = dict(self.module.named_modules())
-        return {layer: "" if layer == SOFTMAX and layer not in known else layer for layer in self.layers}
-
-
-def _by_name(
-    network: nn.Module | Mapping[str, nn.Module],
-    layers: Iterable[str] | Mapping[str, Iterable[str]],
-    preprocess: Preprocess | Mapping[str, Preprocess | None] | None,
-    name: str,
-) -> list[_Network]:
-    """Each network with its own layers and preprocessing, checked."""
-    if isinstance(network, nn.Module):
-        networks: Mapping[str, nn.Module] = {name: network}
-        layers = _layer_names(layers)  # the keys, should it be a mapping: student layer -> teacher's
-    else:
-        networks = network
-        if not networks:
-            raise ValueError("expected at least one network, got none")
-        if name != _NAME:
-            raise ValueError(f"several networks have their names as keys, but name '{name}' was given; leave it out")
-        if not isinstance(layers, Mapping):
-            layers = _layer_names(layers)
-    layers_of = _one_each(layers, list(networks), "layers")
-    preprocess_of = _one_each(preprocess, list(networks), "preprocess")
-    found = [_Network(one, networks[one], _layer_names(layers_of[one]), preprocess_of[one]) for one in networks]
-    for each in found:
-        check_layers(each.module, each.recorded.values(), each.what)
-    return found
-
-
-def _layer_names(layers: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(layers, str):
-        raise ValueError(f"expected a list of layers, got the text '{layers}'; give ['{layers}']")
-    names = tuple(dict.fromkeys(layers))
-    if not names:
-        raise ValueError("expected at least one layer, got none")
-    return names
-
-
-def _one_each(given: _Given | Mapping[str, _Given], networks: Sequence[str], what: str) -> Mapping[str, _Given]:
-    """network -> what is given for it: its own, or the one for all."""
-    if not isinstance(given, Mapping):
-        return dict.fromkeys(networks, given)
-    if set(given) != set(networks):
-        raise ValueError(
-            f"`{what}` is given for {', '.join(given)}, but the networks are {', '.join(networks)}; give each its own, "
-            "or one for all"
-        )
-    return given
-
-
-def _record(network: _Network, stimuli: Stimuli | StoredStimuli, batch_size: int, store: PatternStore) -> None:
-    """Fill the store. Raises ValueError naming the layer and first stimulus whose pattern is not finite."""
-    module, preprocess, recorded = network.module, network.preprocess, network.recorded
-    weight = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), None)
-    modules = [part for part in (module, preprocess) if isinstance(part, nn.Module)]
-    unusable: dict[str, list[str]] = {}
-    with evaluating(*modules), record_layers(module, recorded.values()) as given:
-        for batch in _batches(stimuli, batch_size):
-            images = batch.images if weight is None else batch.images.to(weight.device, weight.dtype)
-            module(images if preprocess is None else preprocess(images))
-            patterns = {}
-            for layer, source in recorded.items():
-                pattern = given[source] if layer == source else _softmax(given[source])
-                patterns[layer] = as_patterns(layer, pattern, len(images))
-                rows = (~torch.isfinite(patterns[layer]).all(1)).nonzero()[:, 0].tolist()
-                if rows:
-                    unusable.setdefault(layer, []).extend(batch.ids[row] for row in rows)
-            store.add(patterns)
-    if unusable:
-        layer, named = next(iter(unusable.items()))
-        raise ValueError(
-            f"{network.what}: layer '{layer}' gives NaN or infinite values for {len(named)} of {len(stimuli.ids)} "
-            f"stimuli, the first is '{named[0]}'; look at the network's weights and preprocessing"
-        )
-
-
-def _batches(stimuli: Stimuli | StoredStimuli, batch_size: int) -> Iterator[Stimuli]:
-    for batch in in_batches(stimuli, batch_size):
-        # What is in memory was checked as a whole.
-        yield batch if isinstance(stimuli, Stimuli) else check_stimuli(batch._replace(labels=None), "stimuli")
-
-
-def _softmax(output: Tensor) -> Tensor:
-    if output.ndim != 2:
-        raise ValueError(
-            f"'{SOFTMAX}' needs a network that gives (n_stimuli, n_classes), this one gives {tuple(output.shape)}; "
-            "leave 'softmax' out of the layers"
-        )
-    return output.double().softmax(1)
 
 
 # -- patterns and categories -------------------------------------------------------------------------------------------

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
+from threading import Lock
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -52,7 +58,15 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
     def read(self) -> Stimuli:
         """All of them in memory; `files.subset(rows).read()` gives a batch."""
-        images = torch.empty(len(self), self.channels, *self.size)
+        try:
+            images = torch.empty(len(self), self.channels, *self.size)
+        except RuntimeError:  # torch's, where there is no memory, or a number is too large
+            height, width = self.size
+            gib = len(self) * self.channels * height * width * 4 / 2**30
+            raise ValueError(
+                f"{len(self)} images of {height}x{width} pixels take {gib:.3g} GiB, more memory than there is; lower "
+                "size (or max_gib) in their spec"
+            ) from None
 
         def fill(k: int) -> None:
             images[k] = self[k][0]
@@ -148,18 +162,41 @@ def _size(spec: DataSpec, found: list[_Found]) -> tuple[int, int]:
 
 
 def _pixels(file: Path) -> tuple[int, int]:
-    with _open(file) as image:
+    with open_image(file) as image:
         width, height = image.size
     return height, width
 
 
-def _open(file: Path) -> Image:
+# What images come in. Pillow reads many more, by their content, whatever a file's name: each of them is code that a
+# file from elsewhere could break.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+@cache
+def _pillow() -> ModuleType:
+    """Pillow, whose warnings of decompression bombs are errors, as its documentation advises."""
     from PIL import Image
 
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    return Image
+
+
+def open_image(file: Path) -> Image:
+    """The image of a file. Raises ValueError naming it: no image, or more pixels than Pillow takes for harmless."""
+    if not file.is_file():  # a pipe is waited for, a device read without end
+        raise ValueError(f"image {file} is no file; remove it")
     try:
-        return Image.open(file)
+        image: Image = _pillow().open(file, formats=FORMATS)
     except Exception as error:
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
+    n_pixels, largest = math.prod(image.size), _pillow().MAX_IMAGE_PIXELS
+    if largest is not None and n_pixels > largest:
+        raise ValueError(f"image {file} has {n_pixels:,} pixels, expected at most {largest:,}; make it smaller")
+    return image
+
+
+_LARGE = 16_000_000  # pixels; only one image with more is in memory at a time
+_one_at_a_time = Lock()
 
 
 def _read_image(file: Path, size: tuple[int, int], channels: int) -> Tensor:
@@ -167,16 +204,17 @@ def _read_image(file: Path, size: tuple[int, int], channels: int) -> Tensor:
     from PIL.ImageOps import fit
 
     height, width = size
-    with _open(file) as opened:
+    with open_image(file) as opened, _one_at_a_time if math.prod(opened.size) > _LARGE else nullcontext():
         if opened.mode.startswith(("I", "F")):
             raise ValueError(f"image {file} has more than 8 bits a channel (mode {opened.mode}); save it with 8 bits")
         try:
             image = opened.convert("L" if channels == 1 else "RGB")
         except Exception as error:
-            raise _unreadable(file, error) from error
-    values = torch.from_numpy(np.array(fit(image, (width, height), Resampling.BILINEAR)))
+            raise unreadable(file, error) from error
+        values = torch.from_numpy(np.array(fit(image, (width, height), Resampling.BILINEAR)))
     return values.reshape(height, width, channels).permute(2, 0, 1).float() / 255
 
 
-def _unreadable(file: Path, error: Exception) -> ValueError:
+def unreadable(file: Path, error: Exception) -> ValueError:
+    """What to raise where an image's pixels cannot be read. error: what Pillow said of it."""
     return ValueError(f"image {file} cannot be read ({error or type(error).__name__}); repair or remove it")

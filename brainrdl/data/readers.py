@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from brainrdl.data.image_folder import ImageFiles, find_images
 from brainrdl.data.spec import DataSpec
+from brainrdl.restricted_files import load_dict
 from brainrdl.stimuli import Stimuli, check_stimuli
 
 
@@ -112,7 +113,11 @@ def _read_torchvision(spec: DataSpec, root: Path, kind: str, below: Path, files:
     import torchvision.datasets
 
     try:
-        sets = [getattr(torchvision.datasets, kind)(root, train=train, download=False) for train in (True, False)]
+        kind_of_set = getattr(torchvision.datasets, kind)
+        if kind.startswith("CIFAR"):
+            sets = [_unpickled(kind_of_set, root, listed) for listed in (kind_of_set.train_list, kind_of_set.test_list)]
+        else:
+            sets = [kind_of_set(root, train=train, download=False) for train in (True, False)]
     except Exception as error:
         # torchvision raises RuntimeError for missing files, and whatever parsing leads to for damaged ones.
         python = f"from torchvision.datasets import {kind}; {kind}({str(root)!r}, download=True)"
@@ -128,6 +133,28 @@ def _read_torchvision(spec: DataSpec, root: Path, kind: str, below: Path, files:
         ids = tuple(f"{spec.name}/{part}/{k:05d}" for k in range(len(images)))
         splits.append(Stimuli(images, ids, torch.as_tensor(found.targets).long()))
     return Contents(splits[0], splits[1], spec.classes or ())
+
+
+class _Unpickled(NamedTuple):
+    """data: (n, 32, 32, 3) uint8. targets: class indices."""
+
+    data: np.ndarray
+    targets: list[int]
+
+
+def _unpickled(kind: Any, root: Path, listed: Sequence[tuple[str, str]]) -> _Unpickled:
+    """The images in CIFAR's published pickles, whose code is not run; listed: torchvision's names and md5."""
+    from torchvision.datasets.utils import check_integrity
+
+    data, targets = [], []
+    for name, md5 in listed:
+        path = root / kind.base_folder / name
+        if not check_integrity(path, md5):
+            raise ValueError(f"{path}: missing, or its md5 is not {md5}")
+        entry = load_dict(path)
+        data.append(entry["data"])
+        targets += entry["labels"] if "labels" in entry else entry["fine_labels"]
+    return _Unpickled(np.vstack(data).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), targets)
 
 
 def _read_image_folder(spec: DataSpec, folder: Path) -> Contents:

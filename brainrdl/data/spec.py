@@ -9,10 +9,11 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from brainrdl.data.fetch import PublicFile
-from brainrdl.settings import read_yaml, validate
+from brainrdl.data.inside import stays_inside
+from brainrdl.settings import Side, read_yaml, validate
 
 
 class Source(BaseModel):
@@ -45,7 +46,7 @@ class DataSpec(BaseModel):
     title: str = ""
     format: Literal["digits", "mnist", "cifar10", "cifar100", "image_folder"]
     folder: str = "."
-    size: tuple[PositiveInt, PositiveInt] | None = None
+    size: tuple[Side, Side] | None = None
     channels: Literal[1, 3] = 3
     classes: tuple[str, ...] | None = None
     max_gib: float = Field(default=4, ge=0)
@@ -106,6 +107,27 @@ def read_spec(name_or_path: str | Path, kind: Literal["images", "brain"]) -> Spe
         nearest = f"did you mean '{close[0]}'? " if close else ""
         raise ValueError(f"{called} '{name}' is {places} and no built-in; {nearest}built in: {', '.join(known)}")
     return SpecFile(read_yaml(path), f"{called} '{path}'", path.resolve().parent)
+
+
+def fetch_folder(name: str, spec_folder: str, into: Path | None) -> Path:
+    """Where `fetch` brings the files of a data spec: below the data root, or below the folder of a file of one's own.
+
+    name: a built-in's name, or a file. spec_folder: its `folder`, as `load_spec` gives it. into: in their place.
+    Raises ValueError where the spec leads elsewhere and no `into` was given: what a file from elsewhere says must not
+    decide where files are written.
+    """
+    own = Path(name).expanduser().resolve().parent
+    folder = Path(os.path.normpath(Path(spec_folder).expanduser()))
+    below = folder.relative_to(own) if folder.is_relative_to(own) else folder
+    root = into or (own if folder.is_absolute() else data_root())
+    if stays_inside(str(below)) or str(below) == ".":
+        return root / below
+    if into is None:
+        raise ValueError(
+            f"{name}: folder: expected one below {root}, got '{spec_folder}'; files are written there only, or where "
+            "--into says"
+        )
+    return into
 
 
 def source_lines(what: str, name: str, title: str, source: Source) -> dict[str, str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from brainrdl.data.image_folder import ImageFiles
+from brainrdl.data.inside import InsidePath, filled, inside
+from brainrdl.settings import Side, plain
 from brainrdl.stimuli import check_unique
 
 
@@ -27,11 +29,11 @@ class StimulusFiles(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    table: str | None = None
+    table: InsidePath | None = None
     ids: str | None = None
-    n: PositiveInt | None = None
-    file: str | None = None
-    size: tuple[PositiveInt, PositiveInt] = (224, 224)
+    n: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    file: InsidePath | None = None
+    size: tuple[Side, Side] = (224, 224)
     channels: Literal[1, 3] = 3
 
     @model_validator(mode="after")
@@ -54,7 +56,7 @@ def read_stimulus_table(settings: StimulusFiles, folder: Path, what: str) -> pd.
         return _read_table(str(settings.table), folder, what)
     numbers = range(1, (settings.n or 0) + 1)
     try:
-        ids = [settings.ids.format(number=number) for number in numbers]
+        ids = [filled(settings.ids, {"number": number}) for number in numbers]
     except (KeyError, IndexError, ValueError):
         raise ValueError(
             f"{what}: stimuli.ids '{settings.ids}' is no pattern of a number, such as stim{{number:02d}}"
@@ -106,10 +108,15 @@ def read_text_table(path: Path) -> pd.DataFrame:
     separator, other = (",", "\t") if path.suffix == ".csv" else ("\t", ",")
     words = {",": "commas", "\t": "tabs"}
     try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                if b"\0" in block:  # pandas would end the cell there
+                    raise ValueError(f"{path}: expected a table of text in UTF-8, got a byte 0; write it again as text")
         with warnings.catch_warnings():
             # Rows longer than the heading: pandas would take their first cell for the row's name, or lose the last.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, index_col=False)
+            heading = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, header=None, nrows=1).iloc[0]
     except OSError as error:
         raise ValueError(f"{path}: cannot be opened ({error.strerror or error})") from None
     except pd.errors.ParserWarning:
@@ -117,9 +124,12 @@ def read_text_table(path: Path) -> pd.DataFrame:
             f"{path}: its rows have more columns than its heading; take {words[separator]} too many away, or name the "
             "columns"
         ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        told = str(error).strip()
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OverflowError) as error:
+        told = plain(str(error).strip(), 200)
         raise ValueError(f"{path}: expected a table with {words[separator]} between its columns ({told})") from None
+    twice = heading[heading.duplicated() & (heading != "")]
+    if len(twice):  # pandas would give the second another name
+        raise ValueError(f"{path}: the column '{plain(twice.iloc[0], 60)}' stands twice; name or leave out the second")
     if table.shape[1] == 1 and other in str(table.columns[0]):
         raise ValueError(f"{path}: expected a table with {words[separator]} between its columns, got {words[other]}")
     return table
@@ -136,12 +146,15 @@ def read_stimulus_set(settings: StimulusFiles, folder: Path, what: str) -> Stimu
         raise ValueError(f"{what}: the spec names no image files; set stimuli.file")
     try:
         rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-        files = [folder / settings.file.format(**row) for row in rows]
+        names = [filled(settings.file, row) for row in rows]
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{what}: stimuli.file '{settings.file}' names what is no column of the stimuli's table ({error}); "
             f"it has: {', '.join(map(str, table))}"
         ) from None
+    files = [
+        inside(folder, name, f"{what}: stimulus '{row['stimulus']}'") for name, row in zip(names, rows, strict=True)
+    ]
     missing = [k for k, file in enumerate(files) if not file.is_file()]
     if missing:
         raise ValueError(

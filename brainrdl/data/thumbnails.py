@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from brainrdl.data.image_folder import open_image, unreadable
 from brainrdl.restricted_files import load_npz
 from brainrdl.runs import write_bytes
 from brainrdl.stimuli import Stimuli
@@ -94,9 +95,6 @@ def _from_file(path: Path, ids: list[str]) -> dict[str, np.ndarray]:
 
 
 def _from_folder(folder: Path, ids: list[str], size: int) -> dict[str, np.ndarray]:
-    from PIL.Image import DecompressionBombError
-    from PIL.Image import open as open_image
-
     files: dict[str, Path] = {}
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in _SUFFIXES and file.is_file():
@@ -106,13 +104,11 @@ def _from_folder(folder: Path, ids: list[str], size: int) -> dict[str, np.ndarra
     pictures = {}
     for stimulus in ids:
         if stimulus in files:
-            try:
-                with open_image(files[stimulus]) as image:
+            with open_image(files[stimulus]) as image:
+                try:
                     pictures[stimulus] = _shrunk(image.convert("RGB"), size)
-            except (OSError, SyntaxError, ValueError, DecompressionBombError) as error:
-                raise ValueError(
-                    f"{files[stimulus]}: the image cannot be read ({error}); replace it, or leave it out"
-                ) from None
+                except Exception as error:  # whatever a damaged image leads Pillow to
+                    raise unreadable(files[stimulus], error) from None
     return pictures
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from brainrdl.experiment.brain import describe_brain_experiment, run_brain_experiment
 from brainrdl.experiment.common import RunOptions
+from brainrdl.experiment.describe_task import describe_task_experiment
 from brainrdl.experiment.search import run_search
-from brainrdl.experiment.task import describe_task_experiment, run_task_experiment
+from brainrdl.experiment.task import run_task_experiment
 from brainrdl.experiment_file import BrainExperiment, Experiment
+from brainrdl.folder_lock import locked
 
 __all__ = ["RunOptions", "describe_experiment", "run_experiment", "search_settings"]
 
@@ -17,11 +19,14 @@ def run_experiment(experiment: Experiment | BrainExperiment, out: Path, options:
     """Run every part of the experiment that `out` does not hold yet; True in the process that wrote it.
 
     Raises ValueError before anything is written where a setting cannot work, where `out` holds another experiment
-    (the setting that differs is named) or an unfinished one (unless `options.resume`).
+    (the setting that differs is named) or an unfinished one (unless `options.resume`), and where another process is
+    writing to it.
     """
-    if isinstance(experiment, BrainExperiment):
-        return run_brain_experiment(experiment, out, options)
-    return run_task_experiment(experiment, out, options)
+    options = options or RunOptions()
+    with locked(Path(out), n_processes=options.devices * options.nodes):
+        if isinstance(experiment, BrainExperiment):
+            return run_brain_experiment(experiment, out, options)
+        return run_task_experiment(experiment, out, options)
 
 
 def describe_experiment(experiment: Experiment | BrainExperiment, allow_code: bool = False) -> str:
@@ -38,4 +43,6 @@ def search_settings(experiment: Experiment | BrainExperiment, out: Path, options
     """
     if isinstance(experiment, BrainExperiment):
         raise ValueError("--search is for experiments with a task; with brain data, settings are chosen by 'choose'")
-    return run_search(experiment, out, options)
+    options = options or RunOptions()
+    with locked(Path(out), n_processes=options.devices * options.nodes):
+        return run_search(experiment, out, options)

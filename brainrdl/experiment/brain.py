@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from rich.console import Console
 from torch import nn
 
 from brainrdl.analysis.rdms import network_rdms, pixel_rdm
+from brainrdl.data.folds import check_disjoint
 from brainrdl.data.thumbnails import make_thumbnails, save_thumbnails
 from brainrdl.experiment.brain_data import BrainData, BrainFold, averaged, rows_of
 from brainrdl.experiment.choosing import Chosen, choose
@@ -20,25 +20,31 @@ from brainrdl.experiment.common import (
     RunOptions,
     build_seeded,
     check_training,
+    save_predictions,
     save_weights,
-    say,
+    seeds_alike,
     try_network,
     try_reductions,
 )
 from brainrdl.experiment_file import TrainingSettings
 from brainrdl.experiment_file.brain import BrainExperiment, BrainMethod, StudentSettings
 from brainrdl.layers import check_layers
-from brainrdl.models import predict
+from brainrdl.notes import noting
 from brainrdl.objectives.base import Stage
 from brainrdl.rdms import save_rdms
 from brainrdl.run_folder import (
+    BRAIN,
+    ENVIRONMENT,
     EXPERIMENT,
+    PIXELS,
+    STIMULI,
+    TEACHERS,
     THUMBNAILS,
     HistoryFiles,
     Part,
-    environment,
     extended,
     file_checksum,
+    noted,
     teacher_file,
     write_table,
 )
@@ -53,11 +59,13 @@ def run_brain_experiment(experiment: BrainExperiment, out: Path, options: RunOpt
     """As `brainrdl.experiment.run_experiment`: every method × student × seed × fold."""
     run = _BrainRun(experiment, Path(out), options or RunOptions())
     run.meet()
-    run.check()
-    parts = run.open_folder()
-    for note in run.data.notes() if run.writes else []:
-        say(f"note: {note}")
+    notes: list[str] = []
+    with noting(notes.append):
+        run.check()
+        parts = run.open_folder()
+    run.note([*notes, *run.data.notes()])
     run.run_parts(run.todo(parts))
+    run.note(seeds_alike(parts))
     return run.writes
 
 
@@ -111,28 +119,34 @@ class _BrainRun(PartRunner):
         together = extended(self.out, self.experiment.model_dump(mode="json"))
         parts = self.looked_at(self._parts())
         if self.writes:
-            write_text(self.out / EXPERIMENT, dump_yaml(together))
-            write_json(
-                self.out / "environment.json",
-                environment(self.fabric.device, self.fabric.world_size, self.experiment.training.threads),
-            )
-            self._write_references()
+            teachers = {
+                f"{TEACHERS}/{teacher_file(method.teacher, fold.group)}"
+                for label, method in self.experiment.methods.items()
+                if method.teacher is not None
+                for fold in self.data.folds(label)
+            }
+            names = (EXPERIMENT, ENVIRONMENT, BRAIN, PIXELS, THUMBNAILS, STIMULI, *sorted(teachers))
+            self.damaged(*names)
+            with noted(self.out, *names):
+                write_text(self.out / EXPERIMENT, dump_yaml(together))
+                self.write_environment()
+                self._write_references()
         return parts
 
     def _write_references(self) -> None:
         """What networks are compared with: the brains, the teachers, the pixels, and what is known of the stimuli."""
         experiment, data = self.experiment, self.data
-        save_rdms(data.brain, self.out / "brain.h5")
+        save_rdms(data.brain, self.out / BRAIN)
         for label, method in experiment.methods.items():
             if method.teacher is None:
                 continue
             for fold in {fold.group: fold for fold in data.folds(label)}.values():
                 rdms = averaged(experiment.teachers[method.teacher], data.teacher_rdms(method.teacher, fold))
-                save_rdms(rdms, self.out / "teachers" / teacher_file(method.teacher, fold.group))
+                save_rdms(rdms, self.out / TEACHERS / teacher_file(method.teacher, fold.group))
         images = data.scored_stimuli.images.read()._replace(labels=None)
-        save_rdms(pixel_rdm(images, experiment.score.dissimilarity), self.out / "pixels.h5")
+        save_rdms(pixel_rdm(images, experiment.score.dissimilarity), self.out / PIXELS)
         save_thumbnails(make_thumbnails(images), self.out / THUMBNAILS)
-        write_table(self.out / "stimuli.csv", data.stimuli.table.reset_index(drop=True))
+        write_table(self.out / STIMULI, data.stimuli.table.reset_index(drop=True))
 
     def _parts(self) -> Iterator[Part]:
         experiment, data = self.experiment, self.data
@@ -225,7 +239,8 @@ class _BrainRun(PartRunner):
     ) -> int:
         """Train on the fold's stimuli, up to the chosen epoch; how many epochs it was."""
         files = HistoryFiles(part.folder)
-        with show_progress(title, None if show and self.writes else Console(quiet=True)) as progress:
+        console = None if show and self.writes else Console(quiet=True)
+        with show_progress(title, console) as progress, files.kept_up(self.writes):
             for row, timing in self.training(
                 network, part, name, method, fold.trained, fold, {}, progress, part.checkpoint
             ):
@@ -235,8 +250,6 @@ class _BrainRun(PartRunner):
                     files.rows.append(row)
                 if row["epoch"] + 1 == chosen.epoch:
                     break
-        if self.writes:
-            files.write()
         return len(files.rows)
 
     def training(
@@ -253,6 +266,7 @@ class _BrainRun(PartRunner):
     ) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
         """Train on the stimuli `trained`; each epoch's history and timing."""
         experiment, data = self.experiment, self.data
+        check_disjoint(trained, fold.held_out)
         settings = experiment.student_of(part.label, name)
         training = experiment.training_of(part.label, name, method)
         images = data.training_images(settings)
@@ -286,6 +300,9 @@ class _BrainRun(PartRunner):
             accumulate=training.accumulate,
             checkpoint_activations=training.checkpoint_activations,
             checkpoint=checkpoint,
+            checkpoint_of=part.identity,
+            checkpoint_steps=self.options.checkpoint_steps,
+            checkpoint_minutes=self.options.checkpoint_minutes,
             compile=training.compile,
             channels_last=training.channels_last,
             tf32=training.tf32,
@@ -311,10 +328,7 @@ class _BrainRun(PartRunner):
             test = images.subset(rows_of(images, fold.held_out))
         else:
             test = self.data.shown(student, self.data.task_data.test, "task test")
-        assert test.labels is not None
-        predicted = predict(network, test, self.data.preprocessing(student))
-        columns = {"stimulus": test.ids, "label": test.labels.tolist(), "predicted": predicted.tolist()}
-        write_table(part.folder / "predictions.csv", pd.DataFrame(columns))
+        save_predictions(part.folder, network, self.data.preprocessing(student), test)
 
 
 def describe_brain_experiment(experiment: BrainExperiment, allow_code: bool = False) -> str:

@@ -16,6 +16,7 @@ from brainrdl.data import DataSplits, data_root, load_data
 from brainrdl.data.folds import Fold, stimulus_folds, subject_folds
 from brainrdl.data.stimulus_set import StimulusSet
 from brainrdl.experiment.common import build_seeded, make_preprocessing
+from brainrdl.experiment.same_images import same_images
 from brainrdl.experiment_file.brain import (
     BrainExperiment,
     BrainMethod,
@@ -246,12 +247,21 @@ class BrainData:
         sets = {f"teacher '{name}'": stimulus_ids(self.teacher_rdms(name)) for name in self.experiment.teachers}
         shown = set(self.stimuli.images.ids)
         for what, ids in {**sets, "score": stimulus_ids(self.brain)}.items():
+            known = set(ids)
+            without_image = [one for one in ids if one not in shown]
+            not_measured = [one for one in self.stimuli.images.ids if one not in known]
+            hint = explain_missing(without_image, not_measured)
             for missing, words in (
-                ([one for one in ids if one not in shown], "measured stimuli have no image among those shown"),
-                ([one for one in self.stimuli.images.ids if one not in set(ids)], "images were not measured"),
+                (without_image, "measured stimuli have no image among those shown"),
+                (not_measured, "images were not measured"),
             ):
                 if missing:
-                    told.append(f"{what}: {len(missing)} {words}, the first is '{missing[0]}'; they take no part")
+                    told.append(
+                        f"{what}: {len(missing)} {words}, the first is '{missing[0]}'; they take no part"
+                        + (f". {hint}" if hint else "")
+                    )
+        group = self.experiment.folds.group
+        told += same_images(self.stimuli.images, None if group is None else self.column(group))
         students = self.experiment.students.values()
         pretrained = [s for s in students if "pretrained" in (s.weights, s.trunk.weights if s.trunk else None)]
         for name in dict.fromkeys(filter(None, (self.experiment.stimuli.spec, self.experiment.score.spec))):

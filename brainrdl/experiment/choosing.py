@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import product
 from math import isnan
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,18 +15,53 @@ from torch import nn
 
 from brainrdl.analysis.comparison import similarity
 from brainrdl.analysis.rdms import network_rdms
-from brainrdl.data.folds import Fold, inner_folds
+from brainrdl.data.folds import Fold, check_disjoint, inner_folds
 from brainrdl.experiment.brain_data import BrainFold, rows_of
 from brainrdl.experiment.common import build_seeded
 from brainrdl.experiment_file.brain import BrainMethod
 from brainrdl.models import predict
 from brainrdl.pairs import all_pairs
 from brainrdl.run_folder import Part, write_table
+from brainrdl.runs import read_marked, write_marked
 from brainrdl.sources.base import TeacherRDMSource
 from brainrdl.stimuli import Stimuli
+from brainrdl.training.devices import check_alike
 
 if TYPE_CHECKING:
     from brainrdl.experiment.brain import _BrainRun
+
+
+_TRIES = "choosing.json"  # beside the checkpoint, while settings are chosen
+
+
+class Tries:
+    """The scores of settings that were tried already, for a run that is interrupted while it chooses.
+
+    file: where they are kept. What cannot be read is tried again.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._scores: dict[str, list[tuple[int, float]]] = {}
+        if file.exists():
+            with suppress(ValueError):
+                stored = read_marked(file, ("scores",), "")["scores"]
+                self._scores = {
+                    name: [(int(epoch), float(score)) for epoch, score in of] for name, of in stored.items()
+                }
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def known(self, setting: int, inner_fold: int) -> list[tuple[int, float]] | None:
+        """(epoch, score) of a setting in an inner fold; None where it was not tried."""
+        return self._scores.get(f"{setting}/{inner_fold}")
+
+    def keep(self, setting: int, inner_fold: int, scores: list[tuple[int, float]], writes: bool) -> None:
+        """Remember scores, in the process that writes also on the disk."""
+        self._scores[f"{setting}/{inner_fold}"] = scores
+        if writes:
+            write_marked(self.file, {"scores": self._scores})
 
 
 class Chosen(NamedTuple):
@@ -54,11 +91,17 @@ def choose(run: _BrainRun, part: Part, student: str, fold: BrainFold) -> Chosen:
     stratify = None if run.experiment.folds.stratify is None else run.data.column(run.experiment.folds.stratify)
     groups = None if run.experiment.folds.group is None else run.data.column(run.experiment.folds.group)
     inner = inner_folds(Fold(fold.trained, fold.held_out), settings.inner, part.seed, groups, stratify)
+    _check_inner(inner, fold, part.name)
     grid = [Chosen(dict(zip(settings.grid, values, strict=True)), None) for values in product(*settings.grid.values())]
+    tries = Tries(part.checkpoint.with_name(_TRIES))
+    check_alike(run.fabric, len(tries), f"tried settings in {tries.file}")
     rows = []
     for k, tried in enumerate(grid):
         for number, one in enumerate(inner):
-            scores = _scores(run, part, student, tried.applied_to(method), fold, one)
+            scores = tries.known(k, number)
+            if scores is None:
+                scores = list(_scores(run, part, student, tried.applied_to(method), fold, one))
+                tries.keep(k, number, scores, writes=run.writes)
             rows += [
                 {"setting": k, **tried.settings, "inner_fold": number, "epoch": epoch, "score": score}
                 for epoch, score in scores
@@ -75,6 +118,19 @@ def choose(run: _BrainRun, part: Part, student: str, fold: BrainFold) -> Chosen:
         )
     best = means.loc[means["score"].idxmax()]
     return Chosen(grid[int(best["setting"])].settings, int(best["epoch"]) if settings.epoch else None)
+
+
+def _check_inner(inner: Sequence[Fold], fold: BrainFold, name: str) -> None:
+    """Raise ValueError where what is held out would be used to choose, or an inner fold scored on what it learned."""
+    outside = set(fold.held_out)
+    for one in inner:
+        check_disjoint(one.trained, one.held_out)
+        seen = outside & {*one.trained, *one.held_out}
+        if seen:
+            raise ValueError(
+                f"{name}: {len(seen)} stimuli that the fold holds out would be used to choose its settings (such as "
+                f"'{min(seen)}'); inner folds are made of the stimuli that it learns from alone"
+            )
 
 
 def _scores(

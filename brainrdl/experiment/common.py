@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from rich.console import Console
 from torch import nn
@@ -17,12 +19,24 @@ from torch import nn
 from brainrdl.experiment.processes import in_processes
 from brainrdl.experiment_file import BrainExperiment, Experiment, NetworkSettings, TrainingSettings
 from brainrdl.layers import check_layers, evaluating, record_layers
-from brainrdl.models import Preprocessing, build_network
+from brainrdl.models import Preprocessing, build_network, predict
+from brainrdl.notes import NOTES, keep_note, keeping_notes, read_notes
 from brainrdl.objectives.method import MethodSettings
 from brainrdl.randomness import Draw, torch_seeded
-from brainrdl.run_folder import Part, looked_at
-from brainrdl.runs import write_bytes
-from brainrdl.training.devices import check_alike, make_fabric, torch_threads
+from brainrdl.run_folder import (
+    ENVIRONMENT,
+    WEIGHTS,
+    Part,
+    environment,
+    file_checksum,
+    looked_at,
+    noted,
+    noted_damage,
+    write_table,
+)
+from brainrdl.runs import write_bytes, write_json
+from brainrdl.stimuli import Stimuli, StoredStimuli
+from brainrdl.training.devices import agreed, check_alike, make_fabric, torch_threads
 from brainrdl.training.parts import check_parts, check_shared
 
 if TYPE_CHECKING:
@@ -33,13 +47,16 @@ if TYPE_CHECKING:
 class RunOptions:
     """How, not what, is run: but for `search`, and several devices, nothing here changes a result.
 
-    resume: go on with unfinished parts. jobs: parts run at the same time, each in a process of its own, with the
-    result it has alone; None = one, or of a task on the CPU as many as there are cores for, at most 8.
+    resume: go on with unfinished parts. checkpoint_steps, checkpoint_minutes: as in `Trainer`. jobs: parts run at the
+    same time, each in a process of its own, with the result it has alone; None = one, or of a task on the CPU as many
+    as there are cores for, at most 8.
     accelerator, devices, nodes: as in Lightning Fabric; where several share each batch, parts come one after the other.
     allow_code: networks may be "package.module:callable". search: the parts are trials, which must not see test images.
     """
 
     resume: bool = False
+    checkpoint_steps: int | None = None
+    checkpoint_minutes: float | None = 10.0
     jobs: int | None = None
     accelerator: str = "auto"
     devices: int = 1
@@ -54,6 +71,7 @@ class PartRunner:
     def __init__(self, experiment: Experiment | BrainExperiment, out: Path, options: RunOptions) -> None:
         self.out, self.options = out, options
         self._arguments = (experiment, out, options)
+        self._told: set[str] = set()
         self.n_processes = options.devices * options.nodes  # that share a batch
         if (options.jobs or 1) > 1 and self.n_processes > 1:
             raise ValueError(
@@ -90,9 +108,22 @@ class PartRunner:
 
         Raises ValueError as `brainrdl.run_folder.looked_at`, and where processes see different folders.
         """
-        found = looked_at(parts, self.options.resume)
+        found = agreed(self.fabric, lambda: looked_at(parts, self.options.resume, verify=self.writes))
         check_alike(self.fabric, sum(part.finished for part in found), f"finished parts in {self.out}")
         return found
+
+    def damaged(self, *names: str) -> set[str]:
+        """Those of these files in the run's folder that are not what was written, which are made anew; it says so."""
+        found = {name: noted_damage(self.out, name) for name in names}
+        for name, words in found.items():
+            if words:
+                say(f"note: {self.out / name} {words}; it is made anew")
+        return {name for name, words in found.items() if words}
+
+    def write_environment(self) -> None:
+        """Versions and machine, beside the experiment file."""
+        threads = self._arguments[0].training.threads
+        write_json(self.out / ENVIRONMENT, environment(self.fabric.device, self.fabric.world_size, threads))
 
     def todo(self, parts: list[Part]) -> list[Part]:
         """The parts that are still to be run, which wait for all processes; says how many are not."""
@@ -104,8 +135,25 @@ class PartRunner:
 
     def run_part(self, part: Part, title: str, show: bool = True) -> str:
         """As `run_method`, with the part's own number of threads."""
-        with torch_threads(self.training_of(part).threads):
+        with torch_threads(self.training_of(part).threads), keeping_notes(part.folder, self.writes):
             return self.run_method(part, title, show)
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Keep and say what should be known of the run as a whole."""
+        if self.writes:
+            if self.damaged(NOTES):
+                (self.out / NOTES).unlink(missing_ok=True)
+            with noted(self.out, NOTES):
+                for note in notes:
+                    keep_note(self.out, note)
+        self.tell_notes(self.out)
+
+    def tell_notes(self, folder: Path) -> None:
+        """Say the notes of a folder, those that were said already left out."""
+        for note in read_notes(folder) if self.writes else ():
+            if note not in self._told:
+                self._told.add(note)
+                say(f"note: {note}")
 
     def jobs(self, todo: list[Part]) -> int:
         """How many of the parts are run at the same time."""
@@ -115,16 +163,36 @@ class PartRunner:
         """Run the parts, one after the other or several at a time, and say what came of each."""
         jobs = self.jobs(todo)
         if jobs > 1 and len(todo) > 1:
-            results = in_processes(type(self), self._arguments, todo, jobs)
+            results: Generator[tuple[Part, str]] = in_processes(type(self), self._arguments, todo, jobs)
         else:
             results = (
                 (part, self.run_part(part, f"[{position + 1}/{len(todo)}] {part.name}"))
                 for position, part in enumerate(todo)
             )
-        for position, (part, result) in enumerate(results):
-            if self.writes:
-                say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
+        with closing(results):  # which ends other processes, and does so before anything else is done
+            for position, (part, result) in enumerate(results):
+                if self.writes:
+                    say(f"[{position + 1}/{len(todo)}] {part.name}: {result}")
+                self.tell_notes(part.folder)
         self.fabric.barrier()
+
+
+def seeds_alike(parts: Iterable[Part]) -> list[str]:
+    """A note for each method of which several seeds ended with the same weights: they are no repetitions."""
+    seeds: dict[tuple[str, str, str], list[int]] = {}
+    for part in parts:
+        weights = file_checksum(str(part.folder / WEIGHTS)) if (part.folder / WEIGHTS).is_file() else None
+        if weights is not None:
+            seeds.setdefault((part.label, part.detail, weights), []).append(part.seed)
+    alike: dict[str, list[int]] = {}
+    for (label, _, _), those in seeds.items():
+        if len(those) > 1:
+            alike.setdefault(label, those)
+    return [
+        f"{label}: seeds {', '.join(map(str, those))} ended with the same weights, so the seed changes nothing: they "
+        "are one network and no repetitions, and intervals over them mean nothing"
+        for label, those in alike.items()
+    ]
 
 
 def build_seeded(settings: NetworkSettings, seed: int, allow_code: bool) -> nn.Module:
@@ -145,6 +213,14 @@ def save_weights(network: nn.Module, path: Path) -> None:
     # Clones, since safetensors refuses tensors that share memory.
     state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
     write_bytes(path, save(state))
+
+
+def save_predictions(folder: Path, network: nn.Module, preprocess: nn.Module, test: Stimuli | StoredStimuli) -> None:
+    """Write predictions.csv: stimulus, label and the class that the network tells."""
+    assert test.labels is not None
+    predicted = predict(network, test, preprocess)
+    columns = {"stimulus": test.ids, "label": test.labels.tolist(), "predicted": predicted.tolist()}
+    write_table(folder / "predictions.csv", pd.DataFrame(columns))
 
 
 def try_network(network: nn.Module, settings: NetworkSettings, images: torch.Tensor, what: str) -> torch.Tensor:

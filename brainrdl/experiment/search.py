@@ -18,11 +18,10 @@ from brainrdl.experiment_file import Experiment, TrainingSettings
 from brainrdl.experiment_file.settings import over
 from brainrdl.experiment_file.task import read_method
 from brainrdl.randomness import Draw
-from brainrdl.run_folder import SEARCH, TRIAL, write_table
+from brainrdl.run_folder import CHOSEN, SEARCH, TRIAL, check_noted, noted, noted_damage, read_table, write_table
 from brainrdl.runs import write_text
 from brainrdl.settings import dump_yaml, read_yaml, validate
 
-CHOSEN = "chosen.yaml"
 _NO_ANALYSIS = {"layers": [], "every": 0, "test_every": 2**31, "n_per_class": 2}
 _LAST = ["validation_error", "chosen"]
 _EPOCHS, _SHARES = ("epochs", "hint_epochs", "halve_every", "patience"), ("warm_up",)
@@ -52,6 +51,7 @@ def run_search(experiment: Experiment, out: Path, options: RunOptions | None = N
     trials = draw_trials(experiment)
     searched = _of_trials(experiment, trials)
     _check_images(experiment, searched)
+    before = _before(out)
     writes = run_task_experiment(searched, out, replace(options or RunOptions(), search=True))
     if writes:
         table = _results(experiment, searched, trials, out)
@@ -60,15 +60,30 @@ def run_search(experiment: Experiment, out: Path, options: RunOptions | None = N
         chosen["methods"] = {
             label: with_settings(given, best.get(label, {})) for label, given in chosen["methods"].items()
         }
-        if (out / SEARCH).exists() and (out / CHOSEN).exists():
-            before = pd.read_csv(out / SEARCH)
+        if before is not None:
             table = pd.concat([before[~before["method"].isin(best)], table], ignore_index=True)
             table = table[[column for column in table if column not in _LAST] + _LAST]
             chosen["methods"] = {**read_yaml(out / CHOSEN)["methods"], **chosen["methods"]}
-        write_table(out / SEARCH, table)
-        write_text(out / CHOSEN, dump_yaml(chosen))
+        with noted(out, SEARCH, CHOSEN):
+            write_table(out / SEARCH, table)
+            write_text(out / CHOSEN, dump_yaml(chosen))
         say(f"{out / SEARCH}: every trial; {out / CHOSEN}: the experiment with the best settings")
     return writes
+
+
+def _before(out: Path) -> pd.DataFrame | None:
+    """What OUT/search.csv holds of an earlier search, with chosen.yaml beside it; None where they are not both there.
+
+    Raises ValueError naming the one that is damaged.
+    """
+    for name in (SEARCH, CHOSEN):
+        if (out / name).exists():
+            check_noted(out, name)
+        elif noted_damage(out, name):
+            say(f"note: {out / name} is missing; it is made anew, of the methods that are searched now")
+    if not ((out / SEARCH).exists() and (out / CHOSEN).exists()):
+        return None
+    return read_table(out / SEARCH, ("method", "trial", *_LAST))
 
 
 def draw_trials(experiment: Experiment) -> list[Trial]:
@@ -204,7 +219,7 @@ def _results(experiment: Experiment, searched: Experiment, trials: list[Trial], 
         folder = out / trial.name / f"seed-{experiment.search.seed}"
         error, n_epochs = math.nan, 0
         if not (folder / DIVERGED).exists():
-            errors = pd.read_csv(folder / "history.csv")["validation_error"]
+            errors = read_table(folder / "history.csv", ("validation_error",))["validation_error"]
             n_epochs = len(errors)
             error = errors.min() if searched.training_of(trial.name).keep == "best" else errors.iloc[-1]
         row = {"method": trial.label, "trial": trial.number, "seed": experiment.search.seed, "epochs": n_epochs}

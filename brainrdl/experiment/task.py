@@ -8,49 +8,52 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 from torch import nn
 
-from brainrdl.analysis.rdms import join_rdms, label_rdm, load_rdms, network_rdms, pixel_rdm, save_rdms
+from brainrdl.analysis.rdms import join_rdms, label_rdm, network_rdms, pixel_rdm, save_rdms
 from brainrdl.data import DataSplits, horizontal_flips
 from brainrdl.data.thumbnails import make_thumbnails, save_thumbnails
 from brainrdl.experiment.common import (
     PartRunner,
     RunOptions,
     build_seeded,
-    check_batch,
-    check_training,
     make_preprocessing,
     n_cores,
+    save_predictions,
     save_weights,
     say,
-    try_network,
-    try_reductions,
+    seeds_alike,
 )
+from brainrdl.experiment.rdm_log import RDMLog
+from brainrdl.experiment.task_checks import check_experiment
 from brainrdl.experiment.task_data import TaskData
 from brainrdl.experiment.teacher_patterns import keep_patterns, kept_patterns, remove_patterns
 from brainrdl.experiment_file import Experiment, NetworkSettings, TrainingSettings
-from brainrdl.layers import check_layers
 from brainrdl.models import Preprocessing, predict
 from brainrdl.models.inference import on_device
+from brainrdl.notes import keeping_notes, noting
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.method import MethodContext
 from brainrdl.run_folder import (
+    ENVIRONMENT,
     EXPERIMENT,
+    REFERENCES,
     THUMBNAILS,
+    WEIGHTS,
     HistoryFiles,
     Part,
-    environment,
+    check_part,
     extended,
     file_checksum,
-    write_table,
+    noted,
 )
 from brainrdl.runs import write_json, write_text
 from brainrdl.settings import dump_yaml
 from brainrdl.sources.cache import PatternCache
 from brainrdl.sources.network import NetworkTeacher
 from brainrdl.stimuli import Stimuli, StoredStimuli
+from brainrdl.training.checkpoint import has_checkpoint
 from brainrdl.training.devices import torch_threads
 from brainrdl.training.progress import show_progress
 from brainrdl.training.trainer import Trainer
@@ -63,24 +66,30 @@ if TYPE_CHECKING:
 
 def run_task_experiment(experiment: Experiment, out: Path, options: RunOptions | None = None) -> bool:
     """As `brainrdl.experiment.run_experiment`: the teacher, then every method with every seed."""
-    run = _Run(experiment, Path(out), options or RunOptions())
+    run = TaskRun(experiment, Path(out), options or RunOptions())
     run.meet()
-    run.check()
-    todo = run.todo(run.open_folder())
+    notes: list[str] = []
+    with noting(notes.append):
+        run.check()
+        parts = run.open_folder()
+    run.note([*notes, *run.images.notes()])
+    todo = run.todo(parts)
     if todo and todo[0].label == "teacher":
         teacher = todo.pop(0)
-        with torch_threads(run.training_of(teacher).threads):
+        with torch_threads(run.training_of(teacher).threads), keeping_notes(teacher.folder, run.writes):
             run.run_teacher(teacher)
+        run.tell_notes(teacher.folder)
     try:
         run.keep_patterns(todo)
         run.run_parts(todo)
+        run.note(seeds_alike(parts))
     finally:
         if run.writes:
             remove_patterns(run.patterns)
     return run.writes
 
 
-class _Run(PartRunner):
+class TaskRun(PartRunner):
     """An experiment with its data and teacher, made when they are first needed."""
 
     def __init__(self, experiment: Experiment, out: Path, options: RunOptions) -> None:
@@ -94,7 +103,9 @@ class _Run(PartRunner):
         """The trained teacher; `run_teacher` has written its weights."""
         teacher = self.experiment.teacher
         assert teacher is not None
-        weights = teacher.weights or str(self.out / "teacher" / "weights.safetensors")
+        if teacher.weights is None:
+            check_part(self.out / "teacher", (WEIGHTS,))
+        weights = teacher.weights or str(self.out / "teacher" / WEIGHTS)
         return self.build(teacher.model_copy(update={"weights": weights}), teacher.seed)
 
     def build(self, settings: NetworkSettings, seed: int) -> nn.Module:
@@ -119,59 +130,23 @@ class _Run(PartRunner):
 
     def check(self) -> None:
         """Raise ValueError where networks, layers or images do not go together."""
-        experiment = self.experiment
-        analysis = experiment.analysis
-        images = self.images.first_images()
-        teacher = None if experiment.teacher is None else self.build(experiment.teacher, 0)
-        if teacher is not None and experiment.teacher is not None:
-            if analysis.teacher_layers is not None:
-                check_layers(teacher, analysis.teacher_layers, "teacher (analysis.teacher_layers)")
-            shown = self.images.first_images(of_teacher=experiment.teacher.data is not None)
-            for these in (shown, images):
-                try_network(teacher, experiment.teacher, these, "teacher")
-        n_classes = len(self.images.splits.class_names)
-        for label, method in experiment.methods.items():
-            settings = experiment.student_of(label)
-            student = self.build(settings, 0)
-            check_layers(student, analysis.layers, "student (analysis.layers)")
-            check_layers(student, method.student_layers(), f"student (methods.{label})")
-            if teacher is not None:
-                check_layers(teacher, method.teacher_layers(), f"teacher (methods.{label})")
-            output = try_network(student, settings, images, f"student of '{label}'")
-            check_training(experiment.training_of(label), student, self.n_processes, f"methods.{label}")
-            try_reductions(student, settings, method, images, f"methods.{label}")
-            if output.ndim != 2 or output.shape[1] < n_classes:
-                raise ValueError(
-                    f"student of '{label}' gives shape {tuple(output.shape)} for 2 images; the data has {n_classes} "
-                    "classes, so (2, n_classes) is needed: set student.arguments"
-                )
-            if method.data == "train":
-                check_batch(
-                    experiment.training_of(label), len(self.images.of_method(label).train.ids), f"methods.{label}"
-                )
-        if experiment.teacher is not None and experiment.teacher.training is not None:
-            deformed_images = experiment.teacher.deformed
-            n_images = deformed_images.train if deformed_images else len(self.images.of_teacher.train.ids)
-            check_batch(experiment.teacher.training, n_images, "teacher")
-            assert teacher is not None
-            check_training(experiment.teacher.training, teacher, self.n_processes, "teacher")
-        _ = self.images.figure_stimuli
+        check_experiment(self.experiment, self.images, self.build, self.n_processes)
 
     def open_folder(self) -> list[Part]:
         """Compare the folder with the experiment; write the experiment file; the parts, finished ones marked."""
         together = extended(self.out, self.experiment.model_dump(mode="json"))
         parts = self.looked_at(self._parts())
         if self.writes:
-            write_text(self.out / EXPERIMENT, dump_yaml(together))
-            write_json(
-                self.out / "environment.json",
-                environment(self.fabric.device, self.fabric.world_size, self.experiment.training.threads),
-            )
-            references = self.out / "references.h5"
-            if not references.exists():
-                save_rdms(self._reference_rdms(), references)
-            if not (self.out / THUMBNAILS).exists():
-                save_thumbnails(make_thumbnails(self.images.figure_stimuli), self.out / THUMBNAILS)
+            names = (EXPERIMENT, ENVIRONMENT, REFERENCES, THUMBNAILS)
+            damaged = self.damaged(*names)
+            whole = {name for name in names if name not in damaged and (self.out / name).exists()}
+            with noted(self.out, *names):
+                write_text(self.out / EXPERIMENT, dump_yaml(together))
+                self.write_environment()
+                if REFERENCES not in whole:
+                    save_rdms(self._reference_rdms(), self.out / REFERENCES)
+                if THUMBNAILS not in whole:
+                    save_thumbnails(make_thumbnails(self.images.figure_stimuli), self.out / THUMBNAILS)
         return parts
 
     def _parts(self) -> Iterator[Part]:
@@ -226,7 +201,7 @@ class _Run(PartRunner):
                 error = self._error(network, preprocess, self.images.splits.test)
             if self.writes:
                 if same_data:
-                    self._save_predictions(part.folder, network, preprocess, self.images.splits.test)
+                    save_predictions(part.folder, network, preprocess, self.images.splits.test)
                 rdms = self._rdms(network, layers, preprocess, "teacher", settings.seed, -1)
                 save_rdms(rdms, part.folder / "rdms.h5")
                 save_weights(network, part.folder / "weights.safetensors")
@@ -274,7 +249,7 @@ class _Run(PartRunner):
             stages = method.stages(context)
             error = self._train(part, title, student, preprocess, stages, training, splits, experiment.data.flips, show)
             if self.writes:
-                self._save_predictions(part.folder, student, preprocess, self.images.splits.test)
+                save_predictions(part.folder, student, preprocess, self.images.splits.test)
                 save_weights(student, part.folder / "weights.safetensors")
         return f"{self._tested_on} error {error:.2%}"
 
@@ -300,8 +275,9 @@ class _Run(PartRunner):
         methods = {part.label: self.experiment.methods[part.label] for part in todo if self._reads_patterns(part.label)}
         if not methods or self.fabric.device.type != "cpu":
             return
-        # As large as the largest that is needed; those of smaller n_train are part of it.
-        images = max((self.images.of_method(label).train for label in methods), key=lambda train: len(train.ids))
+        # All of them, whichever methods are still to be run: patterns depend in their last bits on the images that are
+        # looked at together. Those of smaller n_train are part of them.
+        images = self.images.splits.train
         layers = list(dict.fromkeys(layer for method in methods.values() for layer in method.teacher_layers()))
         if self.writes:
             with torch_threads(self.experiment.training.threads):
@@ -336,8 +312,8 @@ class _Run(PartRunner):
         show: bool = True,
     ) -> float:
         """Train with history, timing, RDMs and checkpoint in the part's folder; the final test error."""
-        log = _RDMLog(self, part, preprocess) if part.label != "teacher" and self.writes else None
-        if log is not None and not part.checkpoint.exists():
+        log = self._rdm_log(part, preprocess) if part.label != "teacher" and self.writes else None
+        if log is not None and not has_checkpoint(part.checkpoint):
             log.keep(network, -1)
         n_epochs = sum(stage.epochs for stage in stages)
 
@@ -355,13 +331,16 @@ class _Run(PartRunner):
                 preprocess=preprocess,
                 batch_size=training.batch_size,
                 seed=part.seed,
-                evaluations={"test": test},
+                evaluations={"test": test} if log is None else {"test": test, "rdms": log.evaluate},
                 augment=horizontal_flips if flips else None,
                 clip=training.clip,
                 accumulate=training.accumulate,
                 checkpoint_activations=training.checkpoint_activations,
                 keep=training.keep,
                 checkpoint=part.checkpoint,
+                checkpoint_of=part.identity,
+                checkpoint_steps=self.options.checkpoint_steps,
+                checkpoint_minutes=self.options.checkpoint_minutes,
                 compile=training.compile,
                 channels_last=training.channels_last,
                 tf32=training.tf32,
@@ -369,17 +348,15 @@ class _Run(PartRunner):
                 progress=progress,
             )
             validation = splits.validation if splits.validation.ids else None
-            for record in trainer.fit(splits.train, None, validation, resume=True):
-                if self.writes:
-                    files.add(record.history, record.timing)
-                else:
-                    files.rows.append(record.history)
-                if record.timing and log is not None and log.wants(record.history["epoch"]):
-                    log.keep(network, record.history["epoch"])
-                if files.out_of_patience(training.patience):
-                    break
+            with files.kept_up(self.writes):
+                for record in trainer.fit(splits.train, None, validation, resume=True):
+                    if self.writes:
+                        files.add(record.history, record.timing)
+                    else:
+                        files.rows.append(record.history)
+                    if files.out_of_patience(training.patience):
+                        break
         if self.writes:
-            files.write()
             if trainer.not_copied:
                 say(f"{part.name}: weights not copied from the teacher: {', '.join(trainer.not_copied)}")
             if trainer.copied:
@@ -392,13 +369,13 @@ class _Run(PartRunner):
         assert stimuli.labels is not None
         return float((predict(network, stimuli, preprocess) != stimuli.labels.cpu()).double().mean())
 
-    def _save_predictions(
-        self, folder: Path, network: nn.Module, preprocess: Preprocessing, test: Stimuli | StoredStimuli
-    ) -> None:
-        assert test.labels is not None
-        predicted = predict(network, test, preprocess)
-        columns = {"stimulus": test.ids, "label": test.labels.tolist(), "predicted": predicted.tolist()}
-        write_table(folder / "predictions.csv", pd.DataFrame(columns))
+    def _rdm_log(self, part: Part, preprocess: Preprocessing) -> RDMLog:
+        analysis = self.experiment.analysis
+
+        def make(network: nn.Module, epoch: int) -> RDMs:
+            return self._rdms(network, analysis.layers, preprocess, part.label, part.seed, epoch)
+
+        return RDMLog(part.folder / "rdms.h5", make, analysis.every)
 
     def _rdms(
         self, network: nn.Module, layers: list[str], preprocess: Preprocessing, name: str, seed: int, epoch: int
@@ -414,52 +391,6 @@ class _Run(PartRunner):
             epoch=epoch,
             class_names=self.images.splits.class_names,
         )
-
-
-class _RDMLog:
-    """The RDMs of a student at logged epochs, in the part's rdms.h5."""
-
-    def __init__(self, run: _Run, part: Part, preprocess: Preprocessing) -> None:
-        self.run, self.part, self.preprocess = run, part, preprocess
-        self.file = part.folder / "rdms.h5"
-
-    def wants(self, epoch: int) -> bool:
-        """Whether RDMs are kept after this epoch."""
-        every = self.run.experiment.analysis.every
-        if isinstance(every, list):
-            return epoch + 1 in every
-        return every > 0 and (epoch + 1) % every == 0
-
-    def keep(self, network: nn.Module, epoch: int) -> None:
-        """Add the network's RDMs, in place of what was kept of this epoch or a later one."""
-        layers = self.run.experiment.analysis.layers
-        rdms = self.run._rdms(network, layers, self.preprocess, self.part.label, self.part.seed, epoch)
-        if self.file.exists() and epoch >= 0:
-            stored = load_rdms(self.file)
-            before = [k for k in stored.rdm_descriptors["epoch"] if k < epoch]
-            if before:
-                rdms = join_rdms([stored.subset("epoch", sorted(set(before))), rdms])
-        save_rdms(rdms, self.file)
-
-
-def describe_task_experiment(experiment: Experiment, allow_code: bool = False) -> str:
-    """As `brainrdl.experiment.describe_experiment`."""
-    run = _Run(experiment, Path(), RunOptions(allow_code=allow_code))
-    run.check()
-    data, teacher = run.images.splits, experiment.teacher
-    sizes = [f"{len(part.ids)} {what}" for part, what in zip(data[:3], ("training", "validation", "test"), strict=True)]
-    lines = [
-        f"experiment {experiment.name}: usable",
-        f"  data      {data.name}: {', '.join(sizes)} images of shape {tuple(run.images.first_images().shape[1:])}, "
-        f"{len(data.class_names)} classes",
-        f"  student   {experiment.student.network}",
-        f"  teacher   {'none' if teacher is None else teacher.network}",
-        f"  methods   {', '.join(experiment.methods)}",
-        f"  seeds     {', '.join(map(str, experiment.seeds))}",
-        f"  trainings {len(experiment.methods) * len(experiment.seeds)}, of {experiment.training.epochs} epochs each "
-        "unless the method says otherwise",
-    ]
-    return "\n".join(lines)
 
 
 def _plain_stage(training: TrainingSettings) -> Stage:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from brainrdl.data import DataSplits, deformed, first_of_each_class, load_data
+from brainrdl.experiment.same_images import image_digests, shared_images
 from brainrdl.experiment_file import DeformedSettings, Experiment
 from brainrdl.stimuli import Stimuli, in_batches, read_stimuli
 
@@ -73,14 +74,43 @@ class TaskData:
         """What determines the data: its settings, its content, and no path."""
         settings = self.experiment.data.model_dump(mode="json")
         settings["spec"] = Path(settings["spec"]).name
-        checksum = 0
-        for split in (self.splits.train, self.splits.validation, self.splits.test):
+        return {**settings, "checksum": self._content[0]}
+
+    def check_teacher(self) -> None:
+        """Raise ValueError where a teacher with data of its own would learn from, or be chosen by, test images."""
+        teacher = self.experiment.teacher
+        if teacher is None or teacher.data is None:
+            return
+        seen = {*self.of_teacher.train.ids, *self.of_teacher.validation.ids} & set(self.splits.test.ids)
+        if seen:
+            raise ValueError(
+                f"teacher.data: {len(seen)} of the experiment's {len(self.splits.test.ids)} test images would be seen "
+                f"by the teacher as it learns (such as '{min(seen)}'), whose students are then tested on them; give it "
+                "other images, such as the same numbers and split_seed as under data"
+            )
+
+    def notes(self) -> list[str]:
+        """What is no mistake but should be known: the same image, to the pixel, on both sides of a split."""
+        measured = [("validation", "training")]
+        # In a search the validation images stand in the test images' place.
+        measured += [] if self.for_search else [("test", "training"), ("test", "validation")]
+        return shared_images(self._content[1], measured)
+
+    @cached_property
+    def _content(self) -> tuple[int, dict[str, dict[bytes, str]]]:
+        """The checksum of all images, ids and labels; and split -> digest of an image -> its id."""
+        checksum, digests = 0, {}
+        for name, split in zip(("training", "validation", "test"), self.splits[:3], strict=True):
             checksum = zlib.crc32("\n".join(split.ids).encode(), checksum)
+            of_split: dict[bytes, str] = {}
             for batch in in_batches(split, 1000):
-                checksum = zlib.crc32(batch.images.contiguous().numpy().tobytes(), checksum)
+                pixels = batch.images.contiguous().numpy()
+                checksum = zlib.crc32(pixels.tobytes(), checksum)
+                of_split.update(zip(image_digests(pixels), batch.ids, strict=True))
             assert split.labels is not None
             checksum = zlib.crc32(split.labels.numpy().tobytes(), checksum)
-        return {**settings, "checksum": checksum}
+            digests[name] = of_split
+        return checksum, digests
 
     def _load(self, n_train: int | None) -> DataSplits:
         splits = load_data(self.experiment.data.model_copy(update={"train": n_train}))

@@ -233,7 +233,7 @@ class BrainExperiment(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> BrainExperiment:
-        check_names(self.name, [*self.methods, *self.students], self.seeds)
+        check_names(self.name, [*self.methods, *self.students], self.seeds, self.teachers)
         for label, method in self.methods.items():
             if method.teacher is not None and method.teacher not in self.teachers:
                 raise ValueError(

@@ -7,9 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from brainrdl.settings import read_yaml
+from brainrdl.settings import plain, read_value, read_yaml
 
 
 class RawExperiment(NamedTuple):
@@ -72,17 +70,19 @@ def _each_its_own(settings: Any) -> Any:
 
 def _change(raw: dict[str, Any], change: str, file: str) -> None:
     path, equals, value = change.partition("=")
-    keys = path.strip().split(".")
+    keys, told = path.strip().split("."), f"--set {plain(change, 100)}"
     if not equals or not all(keys):
-        raise ValueError(f"--set {change}: expected key.path=value, such as training.epochs=5")
+        raise ValueError(f"{told}: expected key.path=value, such as training.epochs=5")
     place = raw
     for key in keys[:-1]:
         if place.get(key) is None:
             place[key] = {}
         place = place[key]
         if not isinstance(place, dict):
-            raise ValueError(f"--set {change}: '{key}' in {file} holds a value, no settings")
+            raise ValueError(f"{told}: '{key}' in {file} holds a value, no settings")
     try:
-        place[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {change}: '{value}' is no YAML value; quote it") from None
+        place[keys[-1]] = read_value(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{told}: '{plain(value, 60)}' is no YAML value ({str(error).partition(': ')[2]}); quote it"
+        ) from None

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from brainrdl.objectives.base import Optimizer, adamw, sgd
 from brainrdl.schedule import Schedule, constant, halving, linear_decay, warm_up
+from brainrdl.settings import Side
 
 _FOLDER_NAME = r"\w[\w.+-]*"
 
@@ -28,7 +29,7 @@ class PreprocessSettings(Settings):
     by; one number a channel.
     """
 
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
     channels: Literal[1, 3] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -101,8 +102,14 @@ class TrainingSettings(Settings):
         return warm_up(schedules[self.schedule], self.warm_up) if self.warm_up else schedules[self.schedule]
 
 
-def check_names(name: str, labels: Iterable[str], seeds: list[int]) -> None:
-    """Raise ValueError where the experiment or a method cannot be a folder, or seeds are not different numbers."""
+def check_names(name: str, labels: Iterable[str], seeds: list[int], teachers: Iterable[str] = ()) -> None:
+    """Raise ValueError where the experiment or a method cannot be a folder, or seeds are not different numbers.
+
+    teachers: names of files.
+    """
+    for teacher in teachers:
+        if not re.fullmatch(_FOLDER_NAME, teacher):
+            raise ValueError(f"teacher '{teacher}' cannot be a file's name; use letters, digits, _ . + -")
     if not re.fullmatch(_FOLDER_NAME, name):
         raise ValueError(f"name '{name}' cannot be a folder's name; use letters, digits, _ . + -")
     if len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:

@@ -14,6 +14,9 @@ from brainrdl.fmri.paths import fill, find_runs
 from brainrdl.fmri.spec import Bold, BrainSpec
 from brainrdl.fmri.trials import Residuals, Trials
 
+# Seconds from scan to scan that are believed; the model's memory grows with their inverse.
+SHORTEST, LONGEST = 0.01, 100.0
+
 
 def read_bold(spec: BrainSpec, folder: Path, subject: str, roi: str) -> Trials:
     """A row a stimulus and run (or a trial), from all runs of a subject in a region; with the models' residuals.
@@ -44,6 +47,12 @@ def read_bold(spec: BrainSpec, folder: Path, subject: str, roi: str) -> Trials:
         t_r = data.t_r or told
         if t_r is None:
             raise ValueError(f"{files[0]} does not tell the seconds from scan to scan; set data.t_r in the spec")
+        if not SHORTEST <= t_r <= LONGEST:
+            whose = f"{spec.name}: data.t_r" if data.t_r else f"{files[0]}: the time from scan to scan"
+            raise ValueError(
+                f"{whose} is {t_r:g} s; expected {SHORTEST:g} to {LONGEST:g} s (not milliseconds): correct data.t_r in "
+                "the spec"
+            )
         if told is not None and abs(t_r - told) > 1e-3 * t_r:
             notes[f"t_r is {t_r:g} s by the spec, {told:g} s by the images' header: the spec's is taken"] = None
         events_file = fill(data.events, folder, subject, run)[0]
@@ -78,11 +87,15 @@ def _read_confounds(path: Path, columns: tuple[str, ...] | None, n_scans: int) -
         raise ValueError(f"{path}: the column '{missing[0]}' is missing; it has: {', '.join(map(str, table))}")
     if len(table) != n_scans:
         raise ValueError(f"{path}: {len(table)} rows for {n_scans} scans; expected a row a scan")
-    chosen = table[list(columns or table)].replace({"n/a": None, "": None})
-    try:
-        numbers = chosen.astype(float)
-    except ValueError as error:
-        raise ValueError(f"{path}: expected numbers ({error}); choose columns with confounds_columns") from None
+    chosen = table[list(columns or table)]
+    numbers = pd.DataFrame({name: pd.to_numeric(chosen[name], errors="coerce").astype(float) for name in chosen})
+    wrong = numbers.isna() & ~chosen.isin(["n/a", "", "nan", "NaN"])
+    for name in wrong.columns[wrong.any()][:1]:
+        line = int(wrong[name].to_numpy().argmax())
+        raise ValueError(
+            f"{path}: {name} in line {line + 2} is '{chosen[name].iloc[line][:40]}'; expected a number or n/a; choose "
+            "columns with confounds_columns"
+        )
     infinite = [name for name in numbers if np.isinf(numbers[name]).any()]
     if infinite:
         raise ValueError(f"{path}: the column '{infinite[0]}' has infinite values; write n/a for what is not known")

@@ -12,6 +12,7 @@ from brainrdl.data.stimulus_set import read_stimulus_set, read_stimulus_table
 from brainrdl.fmri.paths import fill, find_runs
 from brainrdl.fmri.read import read_rdms
 from brainrdl.fmri.spec import Betas, Bold, BrainSpec, RdmFiles, spec_folder
+from brainrdl.settings import plain
 
 
 class BrainDescription(NamedTuple):
@@ -72,7 +73,7 @@ def describe_brain(spec: BrainSpec, root: Path | None = None) -> BrainDescriptio
                     contents[what] = ", ".join(dict.fromkeys(map(str, rdms.rdm_descriptors[name])))
             contents["RDMs"] = f"{rdms.n_rdm}, {rdms.dissimilarity_measure or 'of an unknown measure'}"
     except ValueError as error:
-        return BrainDescription(spec, contents, str(error))
+        return BrainDescription(spec, contents, plain(str(error), 1200))
     return BrainDescription(spec, contents, None)
 
 

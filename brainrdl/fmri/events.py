@@ -62,6 +62,8 @@ def read_events(
         )
     names = table[condition]
     events["stimulus"] = names.map(lambda name: PurePosixPath(name).stem) if file_ids else names
+    if file_ids:
+        _check_one_file_each(path, names, events["stimulus"])
     if events.empty:
         raise ValueError(f"{path}: no event is left; the spec ignores: {', '.join(ignore) or 'none'}")
     late = events["onset"] >= run_length
@@ -77,6 +79,18 @@ def read_events(
             f"{-_EARLIEST:g} s before the first scan; onsets are in seconds from there: correct it, or leave it out"
         )
     return events.sort_values("onset", kind="stable", ignore_index=True)
+
+
+def _check_one_file_each(path: Path, names: pd.Series, ids: pd.Series) -> None:
+    """Raise ValueError where files of several folders or endings would become one stimulus."""
+    several = names.groupby(ids).unique()
+    several = several[several.map(len) > 1]
+    if len(several):
+        one, other = several.iloc[0][:2]
+        raise ValueError(
+            f"{path}: '{one}' and '{other}' would both be stimulus '{several.index[0]}', since folder and ending are "
+            "left out; give the files different names"
+        )
 
 
 def _line(table: pd.DataFrame, which: pd.Series) -> int:

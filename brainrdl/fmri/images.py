@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.parsers.expat import ExpatError
 
 import numpy as np
 
+from brainrdl.fmri.file_sizes import check_annot, check_surface, check_volume, load_image
 from brainrdl.fmri.paths import fill
 from brainrdl.fmri.spec import Roi
-from brainrdl.restricted_files import load_array
+from brainrdl.restricted_files import load_array, reading
 
 
 class Region(NamedTuple):
@@ -81,25 +80,22 @@ def read_voxels(files: Sequence[Path], region: Region, name: str = "roi") -> np.
         raise ValueError(f"{files[0]} lies in another space than roi '{name}': {_space(image)}, {_space(region.image)}")
     # Affines that differ in their last digits only are the same space, which nilearn would refuse.
     mask = new_img_like(image, region.mask.astype(np.int8), affine=image.affine)
-    try:
+    with reading(files[0], *_DAMAGED):
         values = apply_mask(image, mask, dtype=np.float64, ensure_finite=False)
-    except _DAMAGED as error:
-        raise _damaged(files[0], error) from None
     return np.asarray(np.atleast_2d(values))
 
 
 def load_volume(path: Path) -> Any:
-    """A nibabel image of 3 or 4 dimensions, its data not read yet. Raises ValueError naming the file."""
-    import nibabel
+    """A nibabel image of 3 or 4 dimensions, its data not read yet.
 
+    Raises ValueError naming the file where it is missing, damaged, no volume of real numbers, without a place in space,
+    or says that it holds far more than it can.
+    """
     if not path.is_file():
         raise ValueError(f"no image file {path}; correct its name in the spec, or fetch the data set")
-    try:
-        image: Any = nibabel.load(path)
-    except Exception as error:  # nibabel's readers raise many kinds
-        raise _damaged(path, error) from None
-    if not hasattr(image, "affine") or len(image.shape) not in (3, 4):
-        raise ValueError(f"{path}: expected a volume of 3 or 4 dimensions, got {getattr(image, 'shape', 'no volume')}")
+    image = load_image(path)
+    with reading(path, *_DAMAGED):
+        check_volume(image, path)
     return image
 
 
@@ -109,7 +105,7 @@ def scan_interval(path: Path) -> float | None:
         return None
     header = load_volume(path).header
     zooms = header.get_zooms()
-    if len(zooms) < 4 or not zooms[3] > 0:
+    if len(zooms) < 4 or not 0 < zooms[3] < np.inf:
         return None
     try:
         unit = header.get_xyzt_units()[1]
@@ -134,9 +130,11 @@ def read_vertices(path: Path) -> np.ndarray:
         values = np.stack(maps)
     else:
         image = _load_surface(path)
-        if image.shape[1:3] != (1, 1):
+        if tuple(image.shape[1:3]) != (1, 1):
             raise ValueError(f"{path}: expected values of vertices, (n, 1, 1), got {tuple(map(int, image.shape))}")
-        values = np.asarray(image.dataobj).reshape(image.shape[0], -1).T
+        with reading(path, *_DAMAGED):
+            check_surface(image, path)
+            values = np.asarray(image.dataobj).reshape(image.shape[0], -1).T
     if values.ndim != 2:
         raise ValueError(f"{path}: expected (n_maps, n_vertices), got {values.shape}")
     if values.dtype.kind not in "biuf":
@@ -170,34 +168,14 @@ def usable_voxels(parts: Sequence[np.ndarray], where: str) -> Usable:
     return Usable(keep, f"{dropped} of {n_voxels} voxels dropped" if dropped else "")
 
 
-# What nibabel raises where a file is cut short or is something else, besides its own errors.
-_DAMAGED = (
-    OSError,
-    EOFError,
-    zlib.error,
-    ExpatError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-)
-
-
-def _damaged(path: Path, error: BaseException) -> ValueError:
-    told = (str(error) or type(error).__name__).splitlines()[0]
-    return ValueError(f"{path}: cannot be read ({told}); fetch it again")
+_DAMAGED = ("cannot be read", "fetch it again")
 
 
 def _load_surface(path: Path) -> Any:
-    import nibabel
-
-    try:
-        image: Any = nibabel.load(path)
-        if path.suffix in (".mgh", ".mgz"):
-            np.asarray(image.dataobj)
-    except Exception as error:  # nibabel's readers raise many kinds
-        raise _damaged(path, error) from None
+    image = load_image(path)
+    wanted = "darrays" if path.suffix == ".gii" else "dataobj"
+    if not hasattr(image, wanted):
+        raise ValueError(f"{path}: expected values of vertices, got a {type(image).__name__}; correct its name")
     return image
 
 
@@ -207,7 +185,8 @@ def _volume_region(roi: Roi, file: Path, like: Any, like_file: Path, name: str) 
 
     mask = load_volume(file)
     if len(mask.shape) == 4 and mask.shape[3] == 1:
-        mask = index_img(mask, 0)
+        with reading(file, *_DAMAGED):
+            mask = index_img(mask, 0)
     if len(mask.shape) != 3:
         raise ValueError(f"roi '{name}': {file} has shape {mask.shape}; expected one volume")
     reference = Nifti1Image(np.zeros(like.shape[:3], np.int8), like.affine)  # type: ignore[no-untyped-call]
@@ -218,13 +197,11 @@ def _volume_region(roi: Roi, file: Path, like: Any, like_file: Path, name: str) 
             f"roi '{name}': {file} lies in another space than {like_file}: {_space(mask)}, {_space(reference)}; "
             "bring it there, or set resample: nearest in the spec"
         )
-    try:
+    with reading(file, *_DAMAGED):
         if elsewhere:
             notes = (f"roi '{name}' resampled ({roi.resample}) from {_space(mask)} to {_space(reference)}",)
             mask = resample_to_img(mask, reference, interpolation="nearest", force_resample=True, copy_header=True)
         values = get_data(mask)
-    except _DAMAGED as error:
-        raise _damaged(file, error) from None
     inside = _inside(values, roi, file, {})
     absent = [str(label) for label in roi.labels if not (values == label).any()]
     if absent:
@@ -239,11 +216,10 @@ def _vertex_mask(file: Path, roi: Roi) -> np.ndarray:
     if file.suffix == ".annot":
         if not file.is_file():
             raise ValueError(f"no surface file {file}; correct its name in the spec, or fetch the data set")
-        try:
+        with reading(file, *_DAMAGED):
+            check_annot(file)
             values, _, told = read_annot(file)  # type: ignore[no-untyped-call]
             names = {text.decode(): k for k, text in enumerate(told)}
-        except Exception as error:  # it raises bare ones, too
-            raise _damaged(file, error) from None
     else:
         maps = read_vertices(file)
         if len(maps) != 1:

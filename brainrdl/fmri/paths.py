@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from glob import escape
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+
+from brainrdl.data.inside import filled, inside, placeholders
 
 
 class Run(NamedTuple):
@@ -20,16 +23,14 @@ class Run(NamedTuple):
 _ANY = Run("", "")
 
 
-def placeholders(pattern: str) -> set[str]:
-    """The names in braces."""
-    return {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
-
-
 def fill(pattern: str, folder: Path, subject: str, run: Run = _ANY, hemispheres: Sequence[str] = ()) -> list[Path]:
-    """The files of a pattern: one, or where it has {hemi} one a hemisphere."""
+    """The files of a pattern: one, or where it has {hemi} one a hemisphere.
+
+    Raises ValueError where a name put into it would lead out of the folder.
+    """
     values = {"subject": subject, "session": run.session, "run": run.run}
     hemis = hemispheres if "hemi" in placeholders(pattern) else [""]
-    return [folder / pattern.format(**values, hemi=hemi) for hemi in hemis]
+    return [inside(folder, filled(pattern, {**values, "hemi": hemi}), f"'{pattern}'") for hemi in hemis]
 
 
 def find_runs(
@@ -69,15 +70,16 @@ def find_runs(
 def _on_disk(pattern: str, folder: Path, subject: str, hemi: str) -> list[dict[str, str]]:
     glob, expression = "", ""
     for text, name, _, _ in string.Formatter().parse(pattern):
-        glob += text
+        glob += escape(text)
         expression += re.escape(text)
         if name in ("session", "run"):
             glob += "*"
             expression += f"(?P={name})" if f"<{name}>" in expression else f"(?P<{name}>[^/_]+)"
         elif name is not None:
             value = subject if name == "subject" else hemi
-            glob += value
+            glob += escape(value)
             expression += re.escape(value)
+    inside(folder, glob, f"'{pattern}'")
     matches = [re.fullmatch(expression, path.relative_to(folder).as_posix()) for path in folder.glob(glob)]
     return [match.groupdict() for match in matches if match]
 

@@ -12,6 +12,8 @@ import pandas as pd
 from brainrdl.fmri.images import usable_voxels
 from brainrdl.fmri.trials import Residuals, Trials
 
+_LARGEST = 1e100
+
 
 class Halves(NamedTuple):
     """Mean patterns of two halves of the folds, (n_stimuli, n_voxels) each. stimuli: the rows' ids, sorted."""
@@ -24,7 +26,8 @@ class Halves(NamedTuple):
 def drop_bad_voxels(trials: Trials) -> Trials:
     """Without the trials that were not measured (NaN throughout), and the voxels constant, or NaN in any other trial.
 
-    How many is in the notes. Responses become float64 in memory. Raises ValueError where fewer than 2 voxels are left.
+    How many is in the notes. Responses become float64 in memory. Raises ValueError where fewer than 2 voxels are left,
+    or their squares would be infinite.
     """
     trials = replace(trials, responses=np.asarray(trials.responses, dtype=float))
     unmeasured = np.isnan(trials.responses).all(1)
@@ -32,6 +35,12 @@ def drop_bad_voxels(trials: Trials) -> Trials:
         note = f"{int(unmeasured.sum())} of {len(unmeasured)} trials dropped, which are NaN throughout"
         trials = replace(select_trials(trials, ~unmeasured), notes=(*trials.notes, note))
     usable = usable_voxels([trials.responses], who(trials))
+    largest = np.abs(trials.responses[:, usable.keep]).max()
+    if largest > _LARGEST:
+        raise ValueError(
+            f"{who(trials)}: responses of up to {largest:g}, whose squares are infinite; the scale in the images' "
+            "headers is wrong: fetch or write them again"
+        )
     notes = (*trials.notes, usable.note) if usable.note else trials.notes
     return _with_voxels(replace(trials, notes=notes), usable.keep)
 

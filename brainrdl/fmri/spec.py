@@ -10,16 +10,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
 )
 
 from brainrdl.data.fetch import PublicFile
+from brainrdl.data.inside import InsidePath, NameInPath, placeholders
 from brainrdl.data.spec import Source, data_root, read_spec, spec_names
 from brainrdl.data.stimulus_set import StimulusFiles
-from brainrdl.fmri.paths import placeholders
 from brainrdl.settings import validate
 
 Measure = Literal["euclidean", "correlation", "mahalanobis", "crossnobis"]
@@ -35,7 +34,7 @@ def _checked_pattern(text: str) -> str:
     return text
 
 
-Pattern = Annotated[str, AfterValidator(_checked_pattern)]
+Pattern = Annotated[InsidePath, AfterValidator(_checked_pattern)]
 
 
 class _Settings(BaseModel):
@@ -69,7 +68,7 @@ class RdmFile(_Settings):
     one an RDM, in the file's order; they replace the file's own.
     """
 
-    file: str
+    file: InsidePath
     key: str | None = None
     measure: str | None = None
     descriptors: dict[str, str | tuple[str, ...]] = {}
@@ -103,16 +102,16 @@ class Bold(_Settings):
     events: Pattern
     confounds: Pattern | None = None
     confounds_columns: tuple[str, ...] | None = None
-    sessions: tuple[str, ...] | None = None
-    runs: tuple[str, ...] | None = None
-    t_r: PositiveFloat | None = None
+    sessions: tuple[NameInPath, ...] | None = None
+    runs: tuple[NameInPath, ...] | None = None
+    t_r: float | None = Field(None, gt=0, allow_inf_nan=False)
     model: Literal["condition", "lsa", "lss"] = "condition"
     condition: str = "trial_type"
     ignore: tuple[str, ...] = ()
     file_ids: bool = False
     hrf: Literal["glover", "spm", "spm + derivative", "glover + derivative"] = "glover"
     drift: Literal["cosine", "polynomial", "none"] = "cosine"
-    high_pass: PositiveFloat = 0.01
+    high_pass: float = Field(0.01, gt=0, allow_inf_nan=False)
     noise_model: Literal["ols", "ar1"] = "ar1"
     scale: Literal["percent", "none"] = "percent"
 
@@ -135,8 +134,8 @@ class Betas(_Settings):
     format: Literal["betas"]
     images: Pattern
     trials: Pattern
-    sessions: tuple[str, ...] | None = None
-    runs: tuple[str, ...] | None = None
+    sessions: tuple[NameInPath, ...] | None = None
+    runs: tuple[NameInPath, ...] | None = None
     stimulus: str = "stimulus"
 
     @model_validator(mode="after")
@@ -156,10 +155,10 @@ class LayoutSettings(_Settings):
     """
 
     format: Literal["nsd", "things_fmri", "bold5000", "algonauts2023", "glmsingle"]
-    betas: str | None = None
+    betas: NameInPath | None = None
     space: Literal["func1pt8mm", "func1mm", "fsaverage"] = "func1pt8mm"
     shared_only: bool = False
-    sessions: tuple[str, ...] | None = None
+    sessions: tuple[NameInPath, ...] | None = None
     min_repetitions: PositiveInt = 1
     outputs: Pattern | None = None
     trials: Pattern | None = None
@@ -215,7 +214,7 @@ class VoxelSelection(_Settings):
     """
 
     min_reliability: float = Field(ge=-1, le=1)
-    stimuli: str
+    stimuli: InsidePath
 
 
 class BrainSpec(_Settings):
@@ -239,8 +238,8 @@ class BrainSpec(_Settings):
     folder: str = "."
     stimuli: StimulusFiles | None = None
     data: Annotated[RdmFiles | Bold | Betas | LayoutSettings, Field(discriminator="format")]
-    subjects: tuple[str, ...] = ()
-    hemispheres: tuple[str, ...] = Field(("L", "R"), min_length=1)
+    subjects: tuple[NameInPath, ...] = ()
+    hemispheres: tuple[NameInPath, ...] = Field(("L", "R"), min_length=1)
     rois: dict[str, Roi] = {}
     measure: Measure = "crossnobis"
     folds: Literal["run", "session"] = "run"

@@ -195,7 +195,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, Mapping) or not all(map(_is_plain, state.values())):
         raise ValueError(
             f"weights '{file}' hold something else than a state dict, which maps names to tensors; "
             "save it with torch.save(network.state_dict(), FILE)"
@@ -203,6 +203,11 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     if state and all(name.startswith("module.") for name in state):
         return {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return dict(state)
+
+
+def _is_plain(value: Any) -> bool:
+    """A tensor whose numbers lie there one by one: the places that a sparse one tells of are not to be trusted."""
+    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def _few(names: list[str]) -> str:

@@ -9,6 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from brainrdl.models.checks import are_probabilities, exchanged_classes
+from brainrdl.notes import warn_result
 from brainrdl.objectives.base import Stage, at_least_float32
 from brainrdl.objectives.method import AlphaSettings, MethodContext
 from brainrdl.randomness import Draw
@@ -35,12 +37,26 @@ class Distillation(nn.Module):
         self.temperature = temperature
 
     def prepare(self, patterns: Mapping[str, Tensor], stimuli: Stimuli) -> None:
-        """Check that student and teacher have the same number of classes."""
-        student, teacher = patterns[""].shape, self.teacher.patterns(stimuli)[""].shape
+        """Check that student and teacher have as many classes; warn where they seem to be in another order."""
+        scores = self.teacher.patterns(stimuli)[""]
+        student, teacher = patterns[""].shape, scores.shape
         if student != teacher or len(student) != 2:
             raise ValueError(
                 f"distillation compares class scores: the student gives shape {tuple(student)}, the teacher "
                 f"{tuple(teacher)}; expected (n_stimuli, n_classes) with the same classes"
+            )
+        if are_probabilities(scores):
+            warn_result(
+                "distillation: the teacher's outputs are probabilities (each image's are 0 or more and sum to 1), of "
+                "which the softmax is taken once more; let it give class scores, without a softmax of its own"
+            )
+        exchanged = {} if stimuli.labels is None else exchanged_classes(scores, stimuli.labels)
+        if len(exchanged) > 1:
+            label, other = next(iter(exchanged.items()))
+            warn_result(
+                f"distillation: the teacher gives images of {len(exchanged)} classes another class nearly always, "
+                f"those with label {label} class {other}: its classes seem to stand in another order than the "
+                "labels; put them in one order"
             )
 
     def forward(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Annotated, Literal
@@ -21,6 +20,7 @@ from brainrdl.dissimilarity import (
     undefined_pairs,
 )
 from brainrdl.layers import as_patterns, delay_gradient, in_memory_order
+from brainrdl.notes import warn_result
 from brainrdl.objectives.base import Stage
 from brainrdl.objectives.method import AlphaSettings, MethodContext
 from brainrdl.pairs import Pairs, all_pairs, rows_of_pairs, sample_images, sample_pairs
@@ -98,7 +98,7 @@ class RDLObjective(nn.Module):
                 f"'{teacher.dissimilarity}'; use the same, or a discrepancy without units such as 'correlation'"
             )
         if discrepancy == "scaled_mse" and unbiased is False:
-            warnings.warn(
+            warn_result(
                 f"discrepancy 'scaled_mse' fits a scale to the teacher's '{teacher.dissimilarity}', which is not "
                 "cross-validated: noise adds an offset to it that is fitted too; 'correlation' takes no notice of it",
                 stacklevel=2,

@@ -9,6 +9,7 @@ import numpy as np
 
 # Relative to the largest dissimilarity: what single precision leaves of equal numbers, with room.
 _TOLERANCE = 1e-5
+_LARGEST = 1e150  # whose square is a number
 
 
 def as_vectors(values: np.ndarray, ids: Sequence[str], what: str) -> np.ndarray:
@@ -31,17 +32,21 @@ def as_vectors(values: np.ndarray, ids: Sequence[str], what: str) -> np.ndarray:
     for k, matrix in enumerate(values):
         _check_matrix(matrix, ids, what if len(values) == 1 else f"{what}, RDM {k} of {len(values)}")
     i, j = np.triu_indices(n_stimuli, 1)
-    vectors: np.ndarray = (values[:, i, j] + values[:, j, i]) / 2
+    vectors: np.ndarray = values[:, i, j] / 2 + values[:, j, i] / 2  # halved first: their sum may be too large
     return vectors
 
 
 def check_finite(vectors: np.ndarray, ids: Sequence[str], what: str) -> None:
-    """Raise ValueError naming the first pair whose dissimilarity is infinite. vectors: (n_rdms, n_pairs)."""
-    infinite = np.isinf(vectors)
+    """Raise ValueError naming the first pair whose dissimilarity, or its square, is infinite.
+
+    vectors: (n_rdms, n_pairs).
+    """
+    infinite = _too_large(vectors)
     if infinite.any():
         k, pair = np.argwhere(infinite)[0]
         i, j = (index[pair] for index in np.triu_indices(len(ids), 1))
-        raise _infinite(what if len(vectors) == 1 else f"{what}, RDM {k} of {len(vectors)}", infinite, ids[i], ids[j])
+        where = what if len(vectors) == 1 else f"{what}, RDM {k} of {len(vectors)}"
+        raise _infinite(where, infinite, vectors[k, pair], ids[i], ids[j])
 
 
 def n_of_pairs(n_pairs: int) -> int | None:
@@ -70,10 +75,10 @@ def _stacked(values: np.ndarray, n_stimuli: int, what: str) -> np.ndarray:
 
 
 def _check_matrix(matrix: np.ndarray, ids: Sequence[str], what: str) -> None:
-    infinite = np.isinf(matrix)
+    infinite = _too_large(matrix)
     if infinite.any():
         i, j = np.argwhere(infinite)[0].tolist()
-        raise _infinite(what, infinite, ids[i], ids[j])
+        raise _infinite(what, infinite, matrix[i, j], ids[i], ids[j])
     missing = np.isnan(matrix)
     largest = np.abs(matrix[~missing]).max(initial=0)
     one_sided = missing != missing.T
@@ -99,8 +104,13 @@ def _check_matrix(matrix: np.ndarray, ids: Sequence[str], what: str) -> None:
         )
 
 
-def _infinite(what: str, infinite: np.ndarray, i: str, j: str) -> ValueError:
-    return ValueError(
-        f"{what}: {int(infinite.sum())} infinite values, the first between '{i}' and '{j}'; "
-        "save what was not measured as NaN"
-    )
+def _too_large(values: np.ndarray) -> np.ndarray:
+    largest = np.float64(_LARGEST)  # of its own type: a float32 beside it would make it infinite
+    return np.asarray((values > largest) | (values < -largest))
+
+
+def _infinite(what: str, infinite: np.ndarray, first: float, i: str, j: str) -> ValueError:
+    kind, remedy = "infinite values", "save what was not measured as NaN"
+    if np.isfinite(first):
+        kind, remedy = f"values beyond {_LARGEST:g}", "their squares are infinite: save them in another unit"
+    return ValueError(f"{what}: {int(infinite.sum())} {kind}, the first between '{i}' and '{j}'; {remedy}")

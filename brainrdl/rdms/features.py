@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainrdl.rdms.files import given_ids
-from brainrdl.rdms.formats import hdf5_array, mat_variables, no_key
-from brainrdl.restricted_files import load_array, load_npz, only_key
+from brainrdl.rdms.formats import no_key
+from brainrdl.rdms.hdf5 import hdf5_array
+from brainrdl.rdms.matlab import mat_variables, real_array
+from brainrdl.restricted_files import load_array, load_npz, only_key, reading
 from brainrdl.stimuli import check_unique
 
 _NAMES = "file_names.txt"
@@ -83,6 +85,8 @@ def check_features(values: np.ndarray, ids: Sequence[str], what: str) -> np.ndar
         if not isinstance(stimulus, str):
             raise ValueError(f"{what}: expected stimulus ids as text, got {stimulus!r}; use str(...)")
     check_unique(ids, what)
+    if not len(values):
+        raise ValueError(f"{what}: there is no stimulus in it; give each stimulus a row of its units")
     flat = values.reshape(len(values), -1)
     unusable = _not_finite(flat)
     if len(unusable):
@@ -111,7 +115,7 @@ def _ids(path: Path, stimuli: Sequence[str] | str | Path | None) -> tuple[str, .
     return None
 
 
-def _rows_by_name(variables: Mapping[str, np.ndarray], ids: Sequence[str], path: Path) -> np.ndarray:
+def _rows_by_name(variables: Mapping[str, Any], ids: Sequence[str], path: Path) -> np.ndarray:
     """The variables called by the ids, or by the ids without a file suffix, flat and one a row."""
     rows = []
     for stimulus in ids:
@@ -124,7 +128,7 @@ def _rows_by_name(variables: Mapping[str, np.ndarray], ids: Sequence[str], path:
                 f"'{next(iter(variables))}' first. Names that begin with an underscore do not get into a .mat file: "
                 "save the features as .npy"
             )
-        rows.append(np.ravel(variables[name]))
+        rows.append(np.ravel(real_array(variables[name], path, name)))
     if len({len(row) for row in rows}) > 1:
         raise ValueError(
             f"{path}: its variables differ in size, so they are not one pattern a stimulus; give `key`, which of them "
@@ -142,7 +146,7 @@ def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
     return hdf5_array(path, key)
 
 
-def _read_mat(path: Path, key: str | None) -> np.ndarray | Mapping[str, np.ndarray]:
+def _read_mat(path: Path, key: str | None) -> np.ndarray | Mapping[str, Any]:
     import h5py
 
     if h5py.is_hdf5(path):
@@ -151,17 +155,18 @@ def _read_mat(path: Path, key: str | None) -> np.ndarray | Mapping[str, np.ndarr
     if key is None and len(variables) > 1:
         return variables
     key = only_key(list(variables), key, str(path))
-    return np.asarray(variables[key])
+    return real_array(variables[key], path, key)
 
 
 def _read_text(path: Path, key: str | None) -> np.ndarray:
     no_key(path, key)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # an empty file
-            return np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None, ndmin=2)
-    except (ValueError, OSError, UserWarning) as error:
-        raise ValueError(f"{path}: expected rows of numbers alone ({error}); save them with numpy.save") from None
+    with (
+        reading(path, "expected rows of numbers alone", "save them with numpy.save"),
+        warnings.catch_warnings(),
+        open(path, encoding="utf-8-sig") as file,  # by its name numpy would unpack it
+    ):
+        warnings.simplefilter("error", UserWarning)  # an empty file
+        return np.loadtxt(file, delimiter="," if path.suffix.lower() == ".csv" else None, ndmin=2)
 
 
 def _read_pt(path: Path, key: str | None) -> np.ndarray:
@@ -178,12 +183,15 @@ def _read_pt(path: Path, key: str | None) -> np.ndarray:
         ) from None
     if not isinstance(values, torch.Tensor):
         raise ValueError(f"{path}: expected a tensor, got a {type(values).__name__}; save the features alone")
-    values = values.detach()
-    array: np.ndarray = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    with reading(path, "expected a plain tensor of numbers", "save the features with numpy.save"):
+        values = values.detach()
+        if values.numel() * values.element_size() > values.untyped_storage().nbytes():
+            raise ValueError(f"{path}: its rows share their numbers (an expanded tensor); save a clone of it")
+        array: np.ndarray = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     return array
 
 
-_READERS: Mapping[str, Callable[[Path, str | None], np.ndarray | Mapping[str, np.ndarray]]] = {
+_READERS: Mapping[str, Callable[[Path, str | None], np.ndarray | Mapping[str, Any]]] = {
     ".npy": _read_npy,
     ".npz": load_npz,
     ".pt": _read_pt,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,9 @@ import numpy as np
 
 from brainrdl.rdms.checks import as_vectors, check_finite, n_of_pairs
 from brainrdl.rdms.formats import READERS, read_cells
+from brainrdl.rdms.hdf5 import rsatoolbox_contents
 from brainrdl.rdms.selection import explain_missing, stimulus_ids
+from brainrdl.restricted_files import reading
 from brainrdl.runs import write_bytes
 from brainrdl.stimuli import check_unique
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 # Texts in an attribute of HDF5's older format, which holds 64 KiB, 16 bytes a text.
 _LONG = 2000
+# An attribute of the files that are written here: this, and the SHA-256 of the file with zeros in the digest's place.
+_CHECKSUM, _MARK, _ZEROS = "checksum", b"brainrdl-sha256:", b"0" * 64
 _RSATOOLBOXS_NAMES = {"squared euclidean": "euclidean", "squared mahalanobis": "mahalanobis"}
 
 
@@ -40,7 +46,8 @@ def load_rdms(
     dissimilarity: the measure, where the file does not say. rsatoolbox's "squared euclidean" and
         "squared mahalanobis" are called "euclidean" and "mahalanobis", as everywhere here: they are the same numbers.
     descriptors: rdm_descriptor -> a value an RDM, or one for all.
-    Raises ValueError naming the file: missing, cut short, damaged, a pickle; RDMs that are not square, symmetric,
+    Raises ValueError naming the file: missing, cut short, damaged (one that was written here carries a checksum), a
+    pickle; RDMs that are not square, symmetric,
     zero on the diagonal, or of another size than their stimuli; infinite values; ids doubled or unknown.
     """
     path = Path(path)
@@ -54,6 +61,8 @@ def load_rdms(
             f"{path}: RDMs are read from {', '.join(READERS)}; {what}: save them with rsatoolbox's "
             "RDMs.save(..., file_type='hdf5'), or as a plain array"
         )
+    if suffix in (".h5", ".hdf5"):
+        _check_checksum(path)
     of_rsatoolbox = suffix in (".h5", ".hdf5") and key is None
     rdms = _load_rsatoolboxs(path, ids) if of_rsatoolbox else _load_array(path, key, ids)
     own, given = measure_name(rdms.dissimilarity_measure), measure_name(dissimilarity)
@@ -68,6 +77,7 @@ def load_rdms(
 def save_rdms(rdms: RDMs, path: str | Path) -> None:
     """Write rsatoolbox's HDF5, which `rsatoolbox.rdm.load_rdm` reads; an existing file is replaced.
 
+    Its attribute `checksum` lets `load_rdms` tell that nothing in it has changed.
     Raises ValueError for a path that does not end with .h5 or .hdf5: it could not be read again.
     """
     from rsatoolbox.rdm import RDMs
@@ -89,6 +99,7 @@ def save_rdms(rdms: RDMs, path: str | Path) -> None:
     RDMs(rdms.dissimilarities, rdms.dissimilarity_measure, rdms.descriptors, **descriptors).save(buffer, "hdf5")
     if long:
         _add_long_text(buffer, long)
+    _add_checksum(buffer)
     write_bytes(path, buffer.getvalue())
 
 
@@ -98,15 +109,13 @@ def measure_name(measure: str | None) -> str | None:
 
 
 def _load_rsatoolboxs(path: Path, ids: tuple[str, ...] | None) -> RDMs:
-    from rsatoolbox.rdm import load_rdm
+    from rsatoolbox.rdm.rdms import rdms_from_dict
 
-    try:
-        rdms = load_rdm(str(path), file_type="hdf5")
-    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"'{path}' is not an RDM file of rsatoolbox (HDF5): {str(error).splitlines()[0]}; "
-            "write it with rsatoolbox's RDMs.save(..., file_type='hdf5'), or say by `key` which array holds RDMs"
-        ) from error
+    problem = "is not an RDM file of rsatoolbox (HDF5)"
+    remedy = "write it with rsatoolbox's RDMs.save(..., file_type='hdf5'), or say by `key` which array holds RDMs"
+    contents = rsatoolbox_contents(path, problem, remedy)
+    with reading(path, problem, remedy):
+        rdms: RDMs = rdms_from_dict(contents)
     n_pairs = rdms.dissimilarities.shape[1]
     if n_of_pairs(n_pairs) is None:
         raise ValueError(f"{path}: its RDMs have {n_pairs} pairs, which no number of stimuli has; write it again")
@@ -216,6 +225,39 @@ def _add_long_text(buffer: io.BytesIO, texts: Mapping[tuple[str, str], Sequence[
             group.attrs[name] = list(values)
             del file[kind]
             file.move("replacement", kind)
+
+
+def _add_checksum(buffer: io.BytesIO) -> None:
+    import h5py
+
+    with h5py.File(buffer, "r+") as file:
+        file.attrs[_CHECKSUM] = np.bytes_(_MARK + _ZEROS)
+    view = buffer.getbuffer()
+    start = bytes(view).index(_MARK + _ZEROS) + len(_MARK)
+    view[start : start + len(_ZEROS)] = hashlib.sha256(view).hexdigest().encode()
+
+
+def _check_checksum(path: Path) -> None:
+    """Raise ValueError where the file carries a checksum and is not what was written; before anything parses it."""
+    with open(path, "rb") as file:
+        if not file.seek(0, io.SEEK_END):
+            raise ValueError(f"{path}: is empty; write it again, or restore it")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            start = whole.find(_MARK) + len(_MARK)
+            if start < len(_MARK):
+                return
+            digest = hashlib.sha256()
+            with memoryview(whole) as view:
+                for part in (view[:start], _ZEROS, view[start + len(_ZEROS) :]):
+                    digest.update(part)
+                    if isinstance(part, memoryview):
+                        part.release()
+            told = whole[start : start + len(_ZEROS)]
+    if told != digest.hexdigest().encode():
+        raise ValueError(
+            f"{path}: was damaged or changed since it was written (its checksum is another); restore it, write it "
+            f"again or, if you changed it on purpose, delete its attribute '{_CHECKSUM}'"
+        )
 
 
 def _storable(values: Iterable[object]) -> Sequence[object]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from brainrdl.restricted_files import load_array, load_npz, only_key
+from brainrdl.rdms.hdf5 import hdf5_array
+from brainrdl.rdms.matlab import mat_variables, real_array
+from brainrdl.restricted_files import load_array, load_npz, only_key, reading
 from brainrdl.stimuli import check_unique
 
 # Beside NaN: an empty cell, and what R writes.
@@ -68,30 +71,6 @@ def read_hdf5(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     return Contents(values)
 
 
-def hdf5_array(path: Path, key: str | None) -> np.ndarray:
-    """The array as it stands in the file. key: its path inside; None: the only one.
-
-    Raises ValueError naming the file where it is none, and the keys there are where none was given and there are
-    several.
-    """
-    import h5py
-
-    keys: list[str] = []
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(lambda name, item: keys.append(name) if _holds_numbers(name, item) else None)
-            if path.suffix == ".mat" and not keys:
-                raise ValueError(
-                    f"{path}: a MATLAB v7.3 file without a plain array of numbers; struct arrays are read from older "
-                    "formats only: in MATLAB, save(..., '-v7')"
-                )
-            key = only_key(keys, key, str(path))
-            values: np.ndarray = file[key][()]
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path}: no HDF5 file, or one cut short or damaged ({error}); write it again") from None
-    return values
-
-
 def read_mat(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     """A MATLAB file: a struct array with the fields RDM and name (the RSA toolbox's), or an array of numbers.
 
@@ -100,32 +79,18 @@ def read_mat(path: Path, key: str | None, n_stimuli: int | None) -> Contents:
     import h5py
 
     if h5py.is_hdf5(path):
-        return read_hdf5(path, key, n_stimuli)
+        return Contents(_stacked_first(hdf5_array(path, key).T))  # MATLAB's dimensions come the other way round
     variables = mat_variables(path)
     key = only_key(list(variables), key, str(path))
     value = variables[key]
-    if value.dtype.names and "RDM" in value.dtype.names:
+    if isinstance(value, np.ndarray) and value.dtype.names and "RDM" in value.dtype.names:
         return _struct_array(path, key, value)
-    if value.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{path}: '{key}' holds neither numbers nor structs with a field RDM, but "
-            f"{'structs with ' + ', '.join(value.dtype.names) if value.dtype.names else value.dtype}; give another key"
-        )
-    if value.ndim == 3 and value.shape[0] == value.shape[1]:
-        value = np.moveaxis(value, -1, 0)  # MATLAB stacks along the last dimension
-    return Contents(value)
+    return Contents(_stacked_first(real_array(value, path, key, "neither numbers nor structs with a field RDM")))
 
 
-def mat_variables(path: Path) -> dict[str, Any]:
-    """name -> value of a MATLAB file older than v7.3. Raises ValueError naming the file where it is none."""
-    from scipy.io import loadmat
-
-    try:
-        return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    except Exception as error:  # what damaged bytes lead to is not documented
-        raise ValueError(
-            f"{path}: no MATLAB file, or one cut short or damaged ({error}); in MATLAB, save(..., '-v7')"
-        ) from None
+def _stacked_first(values: np.ndarray) -> np.ndarray:
+    """MATLAB stacks squares along the last dimension."""
+    return np.moveaxis(values, -1, 0) if values.ndim == 3 and values.shape[0] == values.shape[1] else values
 
 
 READERS: Mapping[str, Callable[[Path, str | None, int | None], Contents]] = {
@@ -142,11 +107,11 @@ READERS: Mapping[str, Callable[[Path, str | None, int | None], Contents]] = {
 def read_cells(path: Path) -> np.ndarray:
     """(n_rows, n_columns) text of a .csv or .tsv. Raises ValueError naming it where it is no table."""
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file, delimiter=separator) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: expected a table, got something else ({error}); save it again") from None
+    with (
+        reading(path, "expected a table, got something else", "save it again"),
+        open(path, encoding="utf-8-sig", newline="") as file,
+    ):
+        rows = [row for row in csv.reader(file, delimiter=separator) if row]
     if not rows:
         raise ValueError(f"{path}: expected a table, got an empty file; save it again")
     for k, row in enumerate(rows):
@@ -155,7 +120,7 @@ def read_cells(path: Path) -> np.ndarray:
                 f"{path}: row {k + 1} has {len(row)} columns, the first {len(rows[0])}: cut short, or separated by "
                 f"other than {'commas' if separator == ',' else 'tabs'}; save it again"
             )
-    return np.array(rows, dtype=str)
+    return np.array(rows, dtype=object)  # as text each would take the room of the longest
 
 
 def _has_ids(cells: np.ndarray, n_stimuli: int | None) -> bool:
@@ -164,7 +129,7 @@ def _has_ids(cells: np.ndarray, n_stimuli: int | None) -> bool:
     An empty corner may also be a diagonal that was not measured: then the table is a square over `n_stimuli`.
     """
     first = cells[0].tolist()
-    if any(not _is_number(cell) for cell in first):
+    if any(_number(cell) is None for cell in first):
         return True
     whole = first[0].strip() == "" and all(cell.strip().isdigit() for cell in first[1:])
     return whole and cells.shape[0] == cells.shape[1] != n_stimuli
@@ -172,31 +137,29 @@ def _has_ids(cells: np.ndarray, n_stimuli: int | None) -> bool:
 
 def _numbers(path: Path, cells: np.ndarray) -> np.ndarray:
     """The cells as numbers, NaN where they are empty or say so."""
+    values = np.empty(cells.shape)
     for row, column in np.ndindex(cells.shape):
-        if not _is_number(cells[row, column].item()):
+        number = _number(str(cells[row, column]))
+        if number is None:
             raise ValueError(
-                f"{path}: expected numbers, got '{cells[row, column]}' in row {row + 1}, column {column + 1} of the "
-                "values; a table of RDMs has a header row and a first column with the ids, or numbers alone"
+                f"{path}: expected numbers, got '{cells[row, column][:40]}' in row {row + 1}, column {column + 1} of "
+                "the values; a table of RDMs has a header row and a first column with the ids, or numbers alone"
             )
-    return np.where(np.isin(np.char.strip(cells), _NOT_MEASURED), "nan", cells).astype(np.float64)
+        values[row, column] = number
+    return values
 
 
-def _is_number(cell: str) -> bool:
+def _number(cell: str) -> float | None:
+    """NaN where it was not measured; None where it is no number (Python's own 1_000 is none)."""
     try:
-        float("nan" if cell.strip() in _NOT_MEASURED else cell)
+        return math.nan if cell.strip() in _NOT_MEASURED else float(cell.replace("_", "?"))
     except ValueError:
-        return False
-    return True
-
-
-def _holds_numbers(name: str, item: Any) -> bool:
-    dtype = getattr(item, "dtype", None)
-    return dtype is not None and dtype.kind in "biuf" and not name.startswith("#refs#") and item.ndim > 0
+        return None
 
 
 def _struct_array(path: Path, key: str, structs: np.ndarray) -> Contents:
     entries = structs.ravel()
-    matrices = [np.squeeze(entry["RDM"]) for entry in entries]
+    matrices = [np.squeeze(np.asarray(entry["RDM"])) for entry in entries]
     shapes = [matrix.shape for matrix in matrices]
     if len(set(shapes)) != 1 or any(matrix.dtype.kind not in "biuf" for matrix in matrices):
         raise ValueError(

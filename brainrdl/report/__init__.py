@@ -8,21 +8,31 @@ from typing import Any
 
 import pandas as pd
 
+from brainrdl.folder_lock import locked
 from brainrdl.report.brain_report import brain_results_table, make_brain_report, write_brain_report
-from brainrdl.report.figure_runs import has_brains
+from brainrdl.report.figure_runs import has_brains, is_run
 from brainrdl.report.joint import JointFiles, Report, check_out, run_names, write_joint_report
 from brainrdl.report.page import write_page
+from brainrdl.report.run_files import read_experiment
 from brainrdl.report.task_report import make_task_report, task_results_table, write_task_report
 
 __all__ = ["JointFiles", "results_table", "write_report", "write_reports"]
+
+_WAIT = "wait until its report is written"
 
 
 def write_report(run_dir: str | Path, formats: Sequence[str] = ("png", "pdf")) -> Any:
     """Write RUN_DIR/report: tables as CSV and Markdown, the figures of the run's kind, and report.html.
 
-    Raises ValueError for a folder that is no run or has nothing to show, and for unreadable files.
+    Raises ValueError for a folder that is no run or has nothing to show, for files that are damaged, and where another
+    process is writing its report.
     """
-    return write_brain_report(Path(run_dir), formats) if has_brains(run_dir) else write_task_report(run_dir, formats)
+    if not is_run(run_dir):
+        read_experiment(Path(run_dir))  # which says so
+    with locked(Path(run_dir), "report", remedy=_WAIT):
+        if has_brains(run_dir):
+            return write_brain_report(Path(run_dir), formats)
+        return write_task_report(run_dir, formats)
 
 
 def write_reports(
@@ -41,10 +51,15 @@ def write_reports(
     check_out(out)
     reports: list[Report] = []
     for folder in folders:
-        report: Report = make_brain_report(folder, formats) if has_brains(folder) else make_task_report(folder, formats)
-        write_page(report.page, folder / "report" / "report.html")
+        if not is_run(folder):
+            read_experiment(folder)
+        with locked(folder, "report", remedy=_WAIT):
+            brains = has_brains(folder)
+            report: Report = make_brain_report(folder, formats) if brains else make_task_report(folder, formats)
+            write_page(report.page, folder / "report" / "report.html")
         reports.append(report)
-    return write_joint_report(reports, names, out)
+    with locked(out):
+        return write_joint_report(reports, names, out)
 
 
 def results_table(run_dir: str | Path) -> pd.DataFrame:

@@ -78,30 +78,50 @@ def _in_256_colours(png: Path) -> bytes:
     return content.getvalue()
 
 
+# What Markdown takes for HTML, for a link and for a link's address, and what is written in its place: an entity is
+# never more than a letter. Links of a report's own are to files beside it: [x.md](x.md).
+_MARKUP = (
+    (re.compile(r"<(?=[A-Za-z/!?])"), "&lt;"),
+    (re.compile(r"(?<=\])\((?![\w.-]+\))"), "&#40;"),
+    (re.compile(r"^(\s*\[.*?\]):", re.MULTILINE), r"\1&#58;"),
+)
+
+
 def as_markdown(blocks: Iterable[Block]) -> str:
-    """The blocks in Markdown; a picture that was not written as PNG is left out."""
+    """The blocks in Markdown; a picture that was not written as PNG is left out.
+
+    What is HTML, or a link to elsewhere, in a name is text.
+    """
     return "\n\n".join(text for text in map(_markdown, blocks) if text) + "\n"
 
 
 def _markdown(block: Block) -> str:
     match block:
         case Heading(text):
-            return f"## {text}"
+            return f"## {_text(text)}"
         case Paragraph(text):
-            return text
+            return _text(text)
         case Bullets(items):
-            return "\n".join(f"- {item}" for item in items)
+            return "\n".join(f"- {_text(item)}" for item in items)
         case Table(frame):
             return markdown_table(frame)
         case Picture():
             path = next((path for path in block.files if path.suffix == ".png"), None)
-            return "" if path is None else f"![{block.caption}]({path.name})\n\n{block.caption}"
+            caption = _text(block.caption)
+            return "" if path is None else f"![{caption}]({path.name})\n\n{caption}"
+
+
+def _text(text: str) -> str:
+    """Without HTML and links to elsewhere."""
+    for markup, entity in _MARKUP:
+        text = markup.sub(entity, text)
+    return text
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    """The table in Markdown, its cells as they are."""
+    """The table in Markdown, its cells as they are, but without HTML and links to elsewhere."""
     rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(_text(str(cell)).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def inline(text: object) -> Markup:
@@ -110,4 +130,5 @@ def inline(text: object) -> Markup:
 
     escaped = str(escape(str(text)))
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escaped))
+    strong = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escaped)
+    return Markup(strong)  # nosec B704 # escaped above

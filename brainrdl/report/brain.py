@@ -13,8 +13,21 @@ import pandas as pd
 from brainrdl.analysis.agreement import as_model, average_folds, average_seeds, score_agreement
 from brainrdl.analysis.inference import over_subjects
 from brainrdl.rdms import join_rdms, load_rdms
-from brainrdl.report.run_files import predictions_file, read_experiment, read_marks, read_predictions, read_table
-from brainrdl.run_folder import teacher_file
+from brainrdl.report.run_files import predictions_file, read_experiment, read_predictions, read_run_rdms
+from brainrdl.run_folder import (
+    BRAIN,
+    PIXELS,
+    REPORTED,
+    STIMULI,
+    TEACHERS,
+    check_noted,
+    check_part,
+    read_marks,
+    read_table,
+    remedy_of,
+    teacher_file,
+)
+from brainrdl.runs import read_marked
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -74,9 +87,11 @@ class BrainRun:
                 for seed in self.settings["seeds"]:
                     place = self.folder / method / student / f"seed-{seed}"
                     for marker in sorted(place.glob("*/part.json")):
-                        if read_marks(marker, ("finished",))["finished"]:
-                            fold = read_marks(marker.parent / "fold.json", _FOLD_KEYS)
-                            yield _Network(self.label(method, student), method, student, seed, marker.parent, fold)
+                        part = marker.parent
+                        if (read_marks(part) or {})["finished"]:
+                            check_part(part, REPORTED)
+                            fold = read_marked(part / "fold.json", _FOLD_KEYS, remedy_of(part))
+                            yield _Network(self.label(method, student), method, student, seed, part, fold)
 
     @property
     def name(self) -> str:
@@ -90,17 +105,17 @@ class BrainRun:
     @cached_property
     def brain(self) -> RDMs:
         """The scored brains."""
-        return load_rdms(self.folder / "brain.h5")
+        return read_run_rdms(self.folder, BRAIN)
 
     @cached_property
     def pixels(self) -> RDMs:
         """The scored images' own RDM."""
-        return load_rdms(self.folder / "pixels.h5")
+        return read_run_rdms(self.folder, PIXELS)
 
     @cached_property
     def n_stimuli(self) -> int:
         """Of the experiment: those that folds are made of."""
-        return len(read_table(self.folder / "stimuli.csv", ("stimulus",)))
+        return len(self._stimuli("stimulus"))
 
     @cached_property
     def categories(self) -> dict[str, str] | None:
@@ -110,8 +125,12 @@ class BrainRun:
 
     def column(self, name: str) -> dict[str, str]:
         """id -> what stands in a column of the stimulus table."""
-        table = read_table(self.folder / "stimuli.csv", ("stimulus", name), as_text=True)
+        table = self._stimuli("stimulus", name)
         return dict(zip(table["stimulus"], table[name], strict=True))
+
+    def _stimuli(self, *columns: str) -> pd.DataFrame:
+        check_noted(self.folder, STIMULI)
+        return read_table(self.folder / STIMULI, columns, as_text=True)
 
     def rdms(self, network: _Network) -> RDMs:
         """A network's RDMs, told apart from others' by method, student and seed."""
@@ -127,7 +146,7 @@ class BrainRun:
 
     def teacher(self, name: str, group: int | None) -> RDMs:
         """The RDMs of a teacher; group: of subjects, those that it leaves out."""
-        return load_rdms(self.folder / "teachers" / teacher_file(name, group))
+        return read_run_rdms(self.folder, f"{TEACHERS}/{teacher_file(name, group)}")
 
     def complete(self, network: str) -> bool:
         """Whether all folds of it are finished: only then are its means over the same pairs as others'."""

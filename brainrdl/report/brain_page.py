@@ -21,6 +21,7 @@ from brainrdl.report.set_up import (
     environment_lines,
     left_out,
     settings_table,
+    to_be_known,
 )
 
 
@@ -33,6 +34,7 @@ def brain_page(
     """
     first, further = _by_heading(results)
     sections = [Section("Agreement with the brain", [*score_dots(run, tables), *first])]
+    sections += to_be_known(run.folder)
     sections.append(Section("RDMs to look into", [Paragraph(_EXPLORER_WORDS), Explorer()]))
     sections += [Section(title, blocks) for title, blocks in further]
     if pictures:

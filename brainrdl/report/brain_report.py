@@ -9,12 +9,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from brainrdl.analysis.figures.style import check_formats
+from brainrdl.notes import run_notes
 from brainrdl.report.blocks import Block, Bullets, Paragraph, as_markdown
 from brainrdl.report.brain import BrainRun, BrainTables, brain_tables
 from brainrdl.report.brain_figures import draw
 from brainrdl.report.brain_page import brain_page
 from brainrdl.report.brain_tables import contrasts_of, results_blocks, results_rows, set_up_lines
 from brainrdl.report.page import Page, write_page
+from brainrdl.run_folder import read_table
 from brainrdl.runs import write_text
 
 
@@ -49,8 +51,8 @@ def make_brain_report(run_dir: Path, formats: Sequence[str]) -> BrainReport:
     figures = draw(run, tables, out, formats)
     results, notes = results_blocks(run, tables, contrasts), (*tables.notes, *figures.notes)
     blocks: list[Block] = [Bullets(tuple(set_up_lines(run)))]
-    if notes:
-        blocks += [Paragraph("To be known:"), Bullets(notes)]
+    if told := (*run_notes(run.folder), *notes):
+        blocks += [Paragraph("To be known:"), Bullets(told)]
     blocks += [*results, *figures.pictures]
     blocks.append(
         Paragraph("Numbers: scores.csv (every network, subject and fold), subjects.csv, agreement.csv, tests.csv, …")
@@ -64,5 +66,6 @@ def brain_results_table(run_dir: Path) -> pd.DataFrame:
     """The scores on held-out pairs, as of the last report, as text to print; the teachers' own RDMs last."""
     run = BrainRun(run_dir)
     path = run_dir / "report" / "agreement.csv"
-    agreement = pd.read_csv(path) if path.is_file() else brain_tables(run).agreement
+    columns = ("network", "layer", "roi", "pairs", "kind", "score")
+    agreement = read_table(path, columns) if path.is_file() else brain_tables(run).agreement
     return results_rows(run, agreement, str(run.settings["score"]["layers"][0]))

@@ -86,7 +86,10 @@ def draw_figure(kind: str, inputs: Sequence[str], out: Path, options: FigureOpti
     try:
         figure, notes = KINDS[kind].make(inputs, options)
     except ValueError as error:
-        raise ValueError(_in_options(str(error))) from error
+        message = _in_options(str(error))
+        if not any(str(name) in message for name in (*inputs, *(Path(name).name for name in inputs))):
+            message = f"{inputs[0]}{f' and {len(inputs) - 1} more' if len(inputs) > 1 else ''}: {message}"
+        raise ValueError(message) from error
     try:
         (written,) = save_figure(figure, out.with_suffix(""), [suffix])
     except OSError as error:  # of a draft beside it

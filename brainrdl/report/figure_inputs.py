@@ -13,11 +13,13 @@ from brainrdl.data import first_of_each_class, load_data
 from brainrdl.data.stimulus_set import stimulus_table
 from brainrdl.data.thumbnails import load_thumbnails
 from brainrdl.rdms import load_rdms, match_rdms, select_rdms, stimulus_ids
+from brainrdl.rdms.hdf5 import open_hdf5
 from brainrdl.rdms.selection import group_rdms, rdm_descriptor
 from brainrdl.report.figure_runs import all_logged_rdms, has_brains, is_run, short_names
 from brainrdl.report.task_run import final_rdms, logged_rdms, read_task_run
 from brainrdl.report.task_tables import missing_lines
-from brainrdl.run_folder import THUMBNAILS
+from brainrdl.run_folder import THUMBNAILS, check_noted
+from brainrdl.settings import naming
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -118,7 +120,10 @@ def _read(path: str, name: str, options: InputOptions, beside: bool, notes: list
         what = "a folder that holds no run (experiment.yaml)" if file.is_dir() else "not there"
         raise ValueError(f"'{path}' is {what}; give the folder of a run, a file of RDMs or patterns, or a network file")
     if file.suffix in (".yaml", ".yml"):
-        return _of_network(file, options.allow_code)
+        try:
+            return _of_network(file, options.allow_code)
+        except ValueError as error:
+            raise ValueError(naming(str(error), path)) from error
     is_array = not is_of_rsatoolbox(file)
     if is_array and options.patterns:
         return _of_patterns(file, name, options)
@@ -142,14 +147,12 @@ def _read(path: str, name: str, options: InputOptions, beside: bool, notes: list
 
 def is_of_rsatoolbox(file: Path) -> bool:
     """Whether it is a file of RDMs that rsatoolbox wrote, and not an array."""
-    import h5py
-
     if file.suffix.lower() not in (".h5", ".hdf5"):
         return False
     try:
-        with h5py.File(file) as opened:
+        with open_hdf5(file) as opened:
             return {"dissimilarities", "pattern_descriptors"} <= set(opened)
-    except OSError:
+    except ValueError:
         return False  # whoever reads it says so
 
 
@@ -264,4 +267,5 @@ def _thumbnails(rdms: RDMs, inputs: Iterable[str], images: str | None) -> dict[s
                 "stimulus id"
             )
         path = kept[0]
+        check_noted(path.parent, THUMBNAILS)
     return load_thumbnails(path, stimulus_ids(rdms))

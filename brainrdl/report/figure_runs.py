@@ -15,7 +15,7 @@ from brainrdl.report.brain import TEACHER as TEACHER_RDM
 from brainrdl.report.brain import BrainRun
 from brainrdl.report.task_run import TEACHER, TaskRun, logged_rdms, read_task_run
 from brainrdl.report.task_tables import missing_lines
-from brainrdl.run_folder import EXPERIMENT
+from brainrdl.run_folder import EXPERIMENT, check_noted, read_table
 from brainrdl.settings import read_yaml
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def methods_of(inputs: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         method if len(runs) == 1 else f"{names[path]}: {method}"
         for path in runs
-        for method in read_yaml(Path(path) / EXPERIMENT).get("methods", {})
+        for method in _settings(path).get("methods", {})
     )
 
 
@@ -76,7 +76,12 @@ def is_run(path: str | Path) -> bool:
 
 def has_brains(path: str | Path) -> bool:
     """Whether the path is the folder of a run with brains as teachers."""
-    return is_run(path) and "stimuli" in read_yaml(Path(path) / EXPERIMENT)
+    return is_run(path) and "stimuli" in _settings(path)
+
+
+def _settings(run: str | Path) -> dict[str, Any]:
+    check_noted(Path(run), EXPERIMENT)
+    return read_yaml(Path(run) / EXPERIMENT)
 
 
 def run_curves(folder: Path) -> RunCurves:
@@ -137,7 +142,7 @@ def _brain_histories(run: BrainRun) -> pd.DataFrame:
             split, fold = network.shared
             # A fold of stimuli is learned anew for each group of subjects that is left out.
             fold_of_both = f"{fold}, {network.fold['group']}"
-            table = pd.read_csv(path)
+            table = read_table(path, ("epoch",))
             frames.append(table.assign(method=network.label, seed=network.seed, split=split, fold=fold_of_both))
     if not frames:
         raise ValueError(f"'{run.folder}': no network of it was trained, so there are no curves")

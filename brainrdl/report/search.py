@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from brainrdl.report.blocks import NONE
-from brainrdl.report.run_files import read_table
 from brainrdl.report.task_tables import percent
-from brainrdl.run_folder import SEARCH
+from brainrdl.run_folder import SEARCH, check_noted, read_table
 
 SEARCH_WORDS = (
     "Every trial is a training with other settings; the one with the lowest validation error is chosen (bold). Test "
@@ -29,6 +28,7 @@ def read_search(folder: Path) -> pd.DataFrame | None:
     path = folder / SEARCH
     if not path.is_file():
         return None
+    check_noted(folder, SEARCH)
     table = read_table(path, (*_KEYS, "validation_error", "chosen"))
     chosen = table["chosen"].astype(str).str.lower()
     if not chosen.isin(["true", "false"]).all():

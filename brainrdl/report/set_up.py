@@ -11,8 +11,10 @@ import pandas as pd
 
 from brainrdl import __version__
 from brainrdl.data.spec import read_spec, spec_names
+from brainrdl.notes import run_notes
 from brainrdl.report.blocks import NONE, Bullets, Paragraph, Table
 from brainrdl.report.page import Section
+from brainrdl.run_folder import ENVIRONMENT, check_noted
 from brainrdl.runs import read_json
 
 _ARTICLE = (
@@ -25,7 +27,9 @@ _PATH = re.compile(r"^(~|\.{0,2}/|[A-Za-z]:[\\/])")
 
 def environment(folder: Path) -> Mapping[str, Any]:
     """What environment.json holds; nothing where there is none. Raises ValueError where it is damaged."""
-    path = folder / "environment.json"
+    path = folder / ENVIRONMENT
+    if path.is_file():
+        check_noted(folder, ENVIRONMENT)
     found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict) or not isinstance(found.get("packages", {}), dict):
         raise ValueError(f"{path}: expected versions by name; delete it, or run the experiment again")
@@ -93,6 +97,15 @@ def citation(specs: Iterable[tuple[str, Literal["images", "brain"]]]) -> Section
             if source.get("citation"):
                 items.append(f"The data ({spec}): {source['citation']}")
     return Section("How to cite", [Bullets(tuple(items))])
+
+
+def to_be_known(folder: Path) -> list[Section]:
+    """What the run noted of itself: its figures may not mean what they seem to."""
+    told = tuple(run_notes(folder))
+    return [Section("To be known", [Paragraph(NOTED), Bullets(told)])] if told else []
+
+
+NOTED = "What the run noted of itself, and what may change the meaning of its figures:"
 
 
 def left_out(notes: Iterable[str]) -> list[Section]:

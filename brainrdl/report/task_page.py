@@ -24,6 +24,7 @@ from brainrdl.report.set_up import (
     left_out,
     settings_table,
     settings_text,
+    to_be_known,
 )
 from brainrdl.report.task_run import BASELINE, TEACHER, TaskRun, logged_rdms
 from brainrdl.report.task_tables import (
@@ -54,6 +55,7 @@ def task_page(
     if len(errors):
         words = in_words(run, errors, tests)
         sections.append(Section("Results", [*_answer(errors), *error_dots(run, errors), *_table(run, errors), *words]))
+    sections += to_be_known(run.folder)
     if len(tests):
         table = mcnemar_cells(tests).rename_axis("").reset_index()
         sections.append(Section("McNemar's test", [*map(Paragraph, MCNEMAR_WORDS), Table(table)]))

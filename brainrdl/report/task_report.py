@@ -10,8 +10,10 @@ import pandas as pd
 
 from brainrdl.analysis.accuracy import mcnemar_markdown, mcnemar_table
 from brainrdl.analysis.figures.style import check_formats
+from brainrdl.notes import run_notes
 from brainrdl.report.blocks import Block, Bullets, Heading, Paragraph, Picture, Table, as_markdown
 from brainrdl.report.page import Page, write_page
+from brainrdl.report.set_up import NOTED
 from brainrdl.report.task_figures import draw
 from brainrdl.report.task_page import task_page
 from brainrdl.report.task_run import TaskRun, read_task_run
@@ -113,6 +115,8 @@ def _results_page(
             ),
             *in_words(run, errors, tests),
         ]
+    if noted := run_notes(run.folder):
+        blocks += [Heading("To be known"), Paragraph(NOTED), Bullets(tuple(noted))]
     if pictures:
         blocks += [Heading("Figures"), *pictures]
     if notes:

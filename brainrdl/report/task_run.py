@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from brainrdl.rdms import join_rdms, load_rdms
-from brainrdl.report.run_files import predictions_file, read_experiment, read_predictions, read_table
-from brainrdl.run_folder import SEARCH, TRIAL
+from brainrdl.report.run_files import predictions_file, read_experiment, read_predictions
+from brainrdl.run_folder import REFERENCES, REPORTED, SEARCH, TRIAL, check_noted, check_part, read_table, remedy_of
 
 if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
@@ -90,6 +90,7 @@ def read_task_run(folder: str | Path) -> TaskRun:
     run = TaskRun(folder, str(experiment.get("name", folder.name)), experiment, methods, seeds)
     for method, seed in [(method, seed) for method in methods for seed in seeds]:
         part = run.part(method, seed)
+        check_part(part, REPORTED)
         # A part's predictions are written when its training is over.
         if predictions := predictions_file(part):
             run.predictions[method, seed] = read_predictions(predictions)
@@ -97,6 +98,7 @@ def read_task_run(folder: str | Path) -> TaskRun:
             # Errors are measured in the main stage alone, which an unfinished network may not have reached.
             errors = ("train_error", "test_error") if (method, seed) in run.predictions else ()
             run.histories[method, seed] = read_table(part / "history.csv", ("epoch", *errors))
+    check_part(run.part(TEACHER, None), REPORTED)
     if predictions := predictions_file(run.part(TEACHER, None)):
         run.predictions[TEACHER, None] = read_predictions(predictions)
     return run
@@ -112,8 +114,9 @@ def final_rdms(run: TaskRun) -> tuple[RDMs | None, list[str]]:
     seeds = [seed for seed in run.seeds if any(files[m, s].is_file() for m, s in files if s == seed)]
     if not seeds:
         return None, [f"no finished part has an {_RDMS}"]
+    check_noted(run.folder, REFERENCES)
     paths: Mapping[str, Path] = {
-        "pixels and labels": run.folder / "references.h5",
+        "pixels and labels": run.folder / REFERENCES,
         **{method: path for (method, seed), path in files.items() if seed == seeds[0]},
         TEACHER: run.part(TEACHER, None) / _RDMS,
     }
@@ -144,8 +147,9 @@ def logged_rdms(run: TaskRun, seed: int | None = None) -> RDMs:
     seed = seeds[0] if seed is None else seed
     if seed not in seeds:
         raise ValueError(f"'{run.folder}' has no RDMs of seed {seed}; it has: {', '.join(map(str, seeds))}")
+    check_noted(run.folder, REFERENCES)
     seed_of = {
-        run.folder / "references.h5": -1,
+        run.folder / REFERENCES: -1,
         **{run.part(method, seed) / _RDMS: seed for method in run.methods},
         run.part(TEACHER, None) / _RDMS: -1,
     }
@@ -156,10 +160,21 @@ def logged_rdms(run: TaskRun, seed: int | None = None) -> RDMs:
 
 
 def _read_rdms(path: Path) -> RDMs:
-    rdms = load_rdms(path)
+    try:
+        rdms = load_rdms(path)
+    except ValueError as error:
+        if path.name != _RDMS:
+            raise
+        raise ValueError(f"{str(error).split(';')[0]}; {remedy_of(path.parent)}") from None
     for name in ("network", "layer", "epoch"):
         if name not in rdms.rdm_descriptors:
             raise ValueError(f"'{path}': the rdm_descriptor '{name}' is missing; run that part again")
+    if path.name == _RDMS:
+        part = path.parent
+        network = TEACHER if part.name == TEACHER else part.parent.name
+        others = {*map(str, rdms.rdm_descriptors["network"])} - {network}
+        if others:
+            raise ValueError(f"{path}: holds RDMs of '{min(others)}', expected '{network}'; {remedy_of(part)}")
     return rdms
 
 

@@ -13,9 +13,8 @@ import pandas as pd
 from brainrdl.analysis.accuracy import error_table, format_p
 from brainrdl.experiment_file.task import PublishedSettings
 from brainrdl.report.blocks import NONE
-from brainrdl.report.run_files import read_table
 from brainrdl.report.task_run import BASELINE, TEACHER, TaskRun
-from brainrdl.run_folder import EXPERIMENT
+from brainrdl.run_folder import EXPERIMENT, read_table
 from brainrdl.settings import validate
 
 

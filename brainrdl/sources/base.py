@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -32,3 +32,11 @@ class TeacherRDMSource(Protocol):
         On the device of the stimuli's images.
         """
         ...
+
+
+def sources_in(source: object) -> Iterator[object]:
+    """A source and all that it is made of: what it names under `source` (a control), or under `sources` (several)."""
+    yield source
+    for part in (getattr(source, "source", None), *getattr(source, "sources", ())):
+        if part is not None:
+            yield from sources_in(part)

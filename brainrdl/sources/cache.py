@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from math import prod
@@ -14,7 +15,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from brainrdl.runs import write_json
+from brainrdl.runs import read_marked, write_marked
 from brainrdl.stimuli import Stimuli, without_waiting
 
 _INDEX = "index.jsonl"
@@ -30,6 +31,9 @@ class PatternCache:
     same time is kept once. Only writing takes turns: rows are written before the line of the index that names them, so
     that a killed process leaves rows nobody knows of and never a name without its row.
 
+    A line of the index is [id, checksum of the image, checksum of the row in each layer's file, CRC-32 of these as
+    JSON]. A row is compared with its checksum when a process first reads it; rows of older folders have none.
+
     read_only: nothing is written. What the folder does not hold is computed and not kept.
     """
 
@@ -38,6 +42,8 @@ class PatternCache:
         self._read_only = read_only
         self._rows: dict[str, tuple[int, int]] = {}  # id -> (row, checksum)
         self._arrays: dict[str, np.ndarray] = {}  # per layer: (at least n_rows, ...)
+        self._sums = np.zeros((0, 0), np.int64)  # (n_rows, n_layers), of the layers' files in their order
+        self._unread: dict[str, np.ndarray] = {}  # per layer (n_rows,): to be compared with its checksum
         self._n_read = 0  # bytes of the index
         if self._folder is not None:
             if not read_only:
@@ -72,13 +78,21 @@ class PatternCache:
                 [(stimulus, checksums[position]) for stimulus, position in unknown.items()],
                 {layer: patterns.float().cpu().numpy() for layer, patterns in computed.items()},
             )
-        wanted = [self._rows[stimulus][0] for stimulus in stimuli.ids]
-        device = stimuli.images.device
-        return {
-            layer: without_waiting(torch.from_numpy(array[wanted]), device)
-            for layer, array in self._arrays.items()
-            if layers is None or layer in layers
-        }
+        wanted = np.array([self._rows[stimulus][0] for stimulus in stimuli.ids], np.intp)
+        names = self._arrays if layers is None else [layer for layer in self._arrays if layer in layers]
+        found = {layer: self._arrays[layer][wanted] for layer in names}
+        for layer, unread in self._unread.items():
+            if layer in found and unread[wanted].any():
+                self._compare(layer, wanted, found[layer])
+        return {layer: without_waiting(torch.from_numpy(rows), stimuli.images.device) for layer, rows in found.items()}
+
+    def _compare(self, layer: str, rows: np.ndarray, found: np.ndarray) -> None:
+        """Raise ValueError where what is found in a layer's rows is not what was written."""
+        position = list(self._arrays).index(layer)
+        new = self._unread[layer][rows]
+        if image_checksums(torch.from_numpy(found[new])) != self._sums[rows[new], position].tolist():
+            raise ValueError(f"the pattern cache {self._folder} is damaged (patterns of '{layer}'); delete it")
+        self._unread[layer][rows] = False
 
     def _keep(self, entries: list[tuple[str, int]], patterns: dict[str, np.ndarray]) -> None:
         """Add rows: (id, checksum) and, per layer, the patterns."""
@@ -96,7 +110,10 @@ class PatternCache:
             if new:
                 for position, (layer, rows) in enumerate(patterns.items()):
                     _write_rows(self._folder, position, layer, len(self._rows), rows[new])
-                lines = [json.dumps(entries[k]) + "\n" for k in new]
+                sums = [image_checksums(torch.from_numpy(rows[new])) for rows in patterns.values()]
+                lines = [
+                    _line(*entries[k], list(of_row)) for k, of_row in zip(new, zip(*sums, strict=True), strict=True)
+                ]
                 with open(self._folder / _INDEX, "ab") as file:
                     file.truncate(self._n_read)  # a line that was cut off by a crash would run into the next one
                     file.write("".join(lines).encode())
@@ -112,16 +129,48 @@ class PatternCache:
         added = added[: added.rfind(b"\n") + 1]
         if not added:
             return
+        sums: list[list[int] | None] = []
         try:
             for line in added.splitlines():
-                stimulus, checksum = json.loads(line)
+                stimulus, checksum, of_row = _read_line(line)
                 if stimulus in self._rows:
                     raise ValueError(f"'{stimulus}' stands twice")
                 self._rows[stimulus] = (len(self._rows), checksum)
+                sums.append(of_row)
             self._n_read += len(added)
-            self._arrays = dict(_mapped(file, len(self._rows)) for file in sorted(folder.glob("*.json")))
+            described = sorted(folder.glob("[0-9]*.json"), key=lambda file: int(file.stem))
+            self._arrays = dict(_mapped(file, len(self._rows)) for file in described)
+            self._add_sums(sums)
         except (OSError, ValueError, TypeError, KeyError):
             raise ValueError(f"the pattern cache {folder} is damaged; delete it") from None
+
+    def _add_sums(self, sums: list[list[int] | None]) -> None:
+        """Take the checksums of further rows; None for one that has none."""
+        n_layers = len(self._arrays)
+        if any(of_row is not None and len(of_row) != n_layers for of_row in sums):
+            raise ValueError(f"a layer of {n_layers} is missing")
+        new = np.array([[0] * n_layers if of_row is None else of_row for of_row in sums], np.int64)
+        known = np.array([of_row is not None for of_row in sums])
+        self._sums = np.concatenate([self._sums.reshape(-1, n_layers), new.reshape(-1, n_layers)])
+        nothing = np.zeros(0, bool)
+        self._unread = {layer: np.concatenate([self._unread.get(layer, nothing), known]) for layer in self._arrays}
+
+
+def _line(stimulus: str, checksum: int, of_row: list[int]) -> str:
+    """A line of the index."""
+    told = [stimulus, checksum, of_row]
+    return json.dumps([*told, zlib.crc32(json.dumps(told).encode())]) + "\n"
+
+
+def _read_line(line: bytes) -> tuple[str, int, list[int] | None]:
+    """What a line of the index says; older ones tell no checksums of rows. Raises ValueError for a damaged one."""
+    told = json.loads(line)
+    if len(told) == 2:
+        return told[0], told[1], None
+    *told, crc = told
+    if zlib.crc32(json.dumps(told).encode()) != crc:
+        raise ValueError("a line is not what was written")
+    return told[0], told[1], told[2]
 
 
 def _check_same(stimulus: str, known: int, checksum: int) -> None:
@@ -155,12 +204,12 @@ def _write_rows(folder: Path, position: int, layer: str, start: int, rows: np.nd
         file.flush()
         os.fsync(file.fileno())
     if not described.exists():
-        write_json(described, {"layer": layer, "shape": rows.shape[1:]})
+        write_marked(described, {"layer": layer, "shape": rows.shape[1:]})
 
 
 def _mapped(described: Path, n_rows: int) -> tuple[str, np.ndarray]:
     """A layer and its file, which must hold at least `n_rows`."""
-    info, data = json.loads(described.read_text("utf-8")), described.with_suffix(".f32")
+    info, data = read_marked(described, ("layer", "shape"), "delete it"), described.with_suffix(".f32")
     with open(data, "rb") as file:  # opening a file asks a network's disk anew how long it is, `stat` may not
         capacity = file.seek(0, os.SEEK_END) // (4 * prod(info["shape"]))
         if capacity < n_rows:

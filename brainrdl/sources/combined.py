@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -40,20 +41,22 @@ class CombinedTeacher:
         if not keyed:
             raise ValueError("no sources to combine; give at least one")
         self._sources = keyed
+        self.sources = tuple(source for _, source in keyed)
         self._combined = {name: dict(members) for name, members in (names or {}).items()}
         self._scales = dict(scales or {})
         members = [prefix + name for prefix, source in keyed for name in source.names]
         self.names = (*members, *self._combined)
-        twice = [name for name in self.names if self.names.count(name) > 1]
+        twice = [name for name, n in Counter(self.names).items() if n > 1]
         if twice:
             raise ValueError(
                 f"the name '{twice[0]}' occurs twice; give the sources as a mapping, whose keys stand before names"
             )
+        known = dict.fromkeys(members)
         for name, weights in self._combined.items():
-            _check_positive(weights, members, f"combined name '{name}'")
+            _check_positive(weights, known, f"combined name '{name}'")
             if not weights:
                 raise ValueError(f"combined name '{name}' has no members; it may have: {', '.join(members)}")
-        _check_positive(self._scales, members, "scales")
+        _check_positive(self._scales, known, "scales")
         measures = sorted({source.dissimilarity for _, source in keyed})
         if len(measures) > 1 and not scales:
             raise ValueError(
@@ -102,7 +105,7 @@ class CombinedTeacher:
         return Targets(mean, (1 / variance).masked_fill(total == 0, 0))
 
 
-def _check_positive(numbers: Mapping[str, float], members: Sequence[str], what: str) -> None:
+def _check_positive(numbers: Mapping[str, float], members: Collection[str], what: str) -> None:
     for member, number in numbers.items():
         if member not in members:
             raise ValueError(f"{what}: no source has '{member}'; they have: {', '.join(members)}")

@@ -19,6 +19,7 @@ from brainrdl.dissimilarity import (
     undefined_pairs,
 )
 from brainrdl.layers import as_patterns, check_layers, evaluating, record_layers
+from brainrdl.models.checks import FEW, check_range, check_repeatable
 from brainrdl.pairs import Pairs, rows_of_pairs
 from brainrdl.ranks import gather_rows
 from brainrdl.sources.cache import PatternCache
@@ -161,6 +162,38 @@ class NetworkTeacher:
                 digest.update(key.encode())
                 digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def check(self, stimuli: Stimuli) -> None:
+        """Look at a few stimuli and see whether what the network gives can teach anything.
+
+        Raises ValueError, by layer and stimulus, for patterns that are not finite. Warns (`ResultWarning`) of patterns
+        that differ each time an image is seen or go by which images are beside it, of images of 0…255, and of images
+        that are normalised twice. No weight, running statistic, mode or random state is changed.
+        """
+        self._move(self.device or stimuli.images.device)
+        check_range(stimuli.images, self.preprocess, "the teacher's images")
+        few = stimuli.subset(torch.arange(min(FEW, len(stimuli.ids))))
+        given = check_repeatable(
+            lambda images: self._named(few.subset(torch.arange(len(images)))), few.images, "the teacher"
+        )
+        for layer in self.names:
+            finite = torch.isfinite(given[layer])
+            if len(finite) == len(few.ids) and not finite.all():
+                first = few.ids[int((~finite.flatten(1).all(1) if finite.ndim > 1 else ~finite).nonzero()[0])]
+                half = self.dtype == torch.float16 or given[layer].dtype == torch.float16
+                raise ValueError(
+                    f"the teacher's layer '{layer or 'output'}' gives NaN or infinite values for stimulus '{first}'; "
+                    + (
+                        "float16 holds no number beyond 65504: run the teacher in torch.bfloat16 or float32"
+                        if half
+                        else "look at its weights, its preprocessing and the image"
+                    )
+                )
+
+    def _named(self, stimuli: Stimuli) -> dict[str, Tensor]:
+        """What the layers that teach give, computed anew."""
+        given = self._forward(stimuli)
+        return {layer: given[layer] for layer in self.names}
 
     def _look_at(self, stimuli: Stimuli, version: _Version) -> Mapping[str, Tensor]:
         if self._cache_place is None:

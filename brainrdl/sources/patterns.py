@@ -282,8 +282,11 @@ class _Responses:
 
 def _share_indices(responses: Sequence[_Responses]) -> None:
     """Where tables number the same stimuli in the same way, one index is enough."""
-    for k, one in enumerate(responses):
-        one.index = next((other.index for other in responses[:k] if other.index == one.index), one.index)
+    known: dict[tuple[str, ...], dict[str, int]] = {}
+    for one in responses:
+        other = known.setdefault(tuple(one.index), one.index)
+        if other == one.index:
+            one.index = other
 
 
 def _check_table(name: str, table: PatternTable) -> None:

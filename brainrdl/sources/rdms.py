@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brainrdl.notes import warn_result
 from brainrdl.pairs import Pairs
 from brainrdl.rdms import (
     average_rdms,
@@ -45,7 +46,7 @@ class MeasuredRDMs:
     difference, which is so for crossnobis alone. Pairs are looked up by id, whatever the order of the RDMs' rows; a
     pair with an id they do not have, or of a stimulus with itself, is NaN. Raises ValueError for what is no RDMs
     object, ids that are doubled, names that are not unique, RDMs without a pair, with infinite values or with all pairs
-    alike, and weights that do not fit.
+    alike, and weights that do not fit. Warns (`ResultWarning`) of values that the measure cannot have.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class MeasuredRDMs:
         values = np.asarray(rdms.dissimilarities, dtype=np.float64)
         for one, vector in zip(self.names, values, strict=True):
             _check_varies(one, vector)
+            _check_measure(one, vector, self.dissimilarity)
         self._values = _Table(values, torch.nan)
         self._covered = _covered(values, len(ids))
         self._weights: _Table | None = None
@@ -206,6 +208,31 @@ def _check_varies(name: str, vector: np.ndarray) -> None:
         raise ValueError(
             f"RDM '{name}' is {measured[0]:g} for all {len(measured)} measured pairs, so there is nothing to learn "
             "from it; leave it out by `select_rdms`"
+        )
+
+
+# What a measure lies between; its values are rounded, those of others (crossnobis, rescaled ones) may be anything.
+_BOUNDS = {
+    "correlation": (0.0, 2.0),
+    "cosine": (0.0, 2.0),
+    "euclidean": (0.0, np.inf),
+    "sqeuclidean": (0.0, np.inf),
+    "mahalanobis": (0.0, np.inf),
+}
+_ROUNDING = 1e-3
+
+
+def _check_measure(name: str, vector: np.ndarray, measure: str) -> None:
+    low, high = _BOUNDS.get(measure, (-np.inf, np.inf))
+    measured = vector[~np.isnan(vector)]
+    wrong = measured[(measured < low - _ROUNDING) | (measured > high + _ROUNDING)]
+    if len(wrong):
+        between = "0 or more" if high == np.inf else f"{low:g} to {high:g}"
+        warn_result(
+            f"RDM '{name}': {len(wrong)} of {len(measured)} values are none of '{measure}' ({between}), such as "
+            f"{wrong[0]:g}; similarities, standardised values, or another measure? correct the values or their "
+            "dissimilarity_measure",
+            stacklevel=3,
         )
 
 

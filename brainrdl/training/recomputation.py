@@ -56,6 +56,22 @@ def _checkpointed(module: nn.Module, run: Callable[..., Any], *inputs: Any, **na
 _recomputed = cast(Callable[..., Any], torch.compiler.disable(_checkpointed))
 
 
+class _EachTime(AbstractContextManager[None]):
+    """A context made anew whenever it is entered: several gradients may be taken of one forward."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self.make = make
+        self.entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        context = self.make()
+        context.__enter__()
+        self.entered.append(context)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.entered.pop().__exit__(*error)
+
+
 class _AsBefore:
     """What a module's forward found: the mode of each part, and the buffers that it may have changed."""
 
@@ -66,7 +82,7 @@ class _AsBefore:
 
     def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """For the forward and for its repetition."""
-        return self._forward(), self._again()
+        return self._forward(), _EachTime(self._again)
 
     @contextmanager
     def _forward(self) -> Iterator[None]:

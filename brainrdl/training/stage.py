@@ -12,10 +12,12 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from brainrdl.layers import Patterns, evaluating, record_layers
+from brainrdl.models.checks import are_probabilities
+from brainrdl.notes import warn_result
 from brainrdl.objectives.base import Objective, Stage, at_least_float32
 from brainrdl.randomness import Draw
-from brainrdl.sources.network import NetworkTeacher
 from brainrdl.stimuli import Stimuli
+from brainrdl.training.guards import check_apart, check_gradients, check_student_patterns
 
 TASK, N_WRONG, N_PAIRS = "task", "n_wrong", "n_pairs/"
 
@@ -35,7 +37,8 @@ class StageModule(nn.Module):
     objective_of: term -> which objective gave it; stream_of: term -> the stream it comes from; known after a forward.
     run: what is called for the student, itself or a compiled version of it. memory_format: of the images it is given.
     idle: parts of it that the stage does not train, which stay in eval mode. n_classes: how many the student tells
-    apart, known after `prepare_objectives`. stimulus_norm: as in `Trainer`.
+    apart, known after `prepare_objectives`. stimulus_norm: as in `Trainer`. without_gradient: where it is a list, a
+    forward adds (objective, layer) of the patterns that no gradient goes through.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class StageModule(nn.Module):
         self.memory_format = torch.contiguous_format
         self.idle: list[nn.Module] = []
         self.n_classes = 0
+        self.without_gradient: list[tuple[int, str]] | None = None
 
     def train(self, mode: bool = True) -> StageModule:
         """As of any module; running statistics of idle parts must not move."""
@@ -82,6 +86,11 @@ class StageModule(nn.Module):
                 terms.update(_task_terms(shown.output, shown.batch))
             for k, objective in enumerate(self._objectives):
                 if objective.stream == shown.stream:
+                    if self.without_gradient is not None:
+                        seen = shown.patterns[k]
+                        self.without_gradient += [
+                            (k, layer) for layer in objective.layers if not seen[layer].requires_grad
+                        ]
                     new = objective(shown.patterns[k], shown.batch, draw)
                     self.objective_of.update(dict.fromkeys(new, k))
                     self.stream_of.update(dict.fromkeys(new, shown.stream))
@@ -214,11 +223,7 @@ def stage_module(
 
     Raises ValueError for a layer the student does not have, and for a teacher that shares weights with it.
     """
-    own = {parameter.data_ptr() for parameter in student.parameters()}
-    for objective in stage.objectives:
-        teacher = getattr(objective, "teacher", None)
-        if isinstance(teacher, NetworkTeacher) and own & {p.data_ptr() for p in teacher.network.parameters()}:
-            raise ValueError("student and teacher share weights, so the teacher would change; give the teacher a copy")
+    check_apart(student, stage)
     with ExitStack() as stack:
         # What is recorded whole is recorded once for all.
         whole = [objective for objective in stage.objectives if not getattr(objective, "reductions", None)]
@@ -247,6 +252,7 @@ def prepare_objectives(module: StageModule, task: Stimuli | None, stimuli: Stimu
                 if objective in concerned:
                     with torch.no_grad():
                         objective.prepare(recorded, batch)
+                        check_student_patterns(objective, recorded, batch)
 
 
 def check_task(output: object, batch: Stimuli) -> int:
@@ -256,6 +262,11 @@ def check_task(output: object, batch: Stimuli) -> int:
     if not isinstance(output, Tensor) or output.ndim != 2:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(f"the task needs class scores (n_stimuli, n_classes) from the student; it gives {shape}")
+    if are_probabilities(output):
+        warn_result(
+            "the student's outputs are probabilities (each image's are 0 or more and sum to 1), and the task's loss "
+            "takes their softmax once more; let it give class scores, without a softmax of its own"
+        )
     return output.shape[1]
 
 
@@ -300,17 +311,24 @@ def shares_of(task: Stimuli | None, stimuli: Stimuli | None) -> dict[str, float]
 
 
 def unused_parameters(module: StageModule, task: Stimuli | None, stimuli: Stimuli | None) -> list[nn.Parameter]:
-    """The trainable parameters that no loss term depends on: layers after a hint, say."""
+    """The trainable parameters that no loss term depends on: layers after a hint, say.
+
+    Raises ValueError, by term and layer, for an objective's term without a gradient. Warns of one whose gradient
+    reaches its objective's own parameters, but none of the student's that others train.
+    """
     modes = {part: part.training for part in module.modules()}
     module.eval()  # running statistics must not move
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.without_gradient = found = list[tuple[int, str]]()
     try:
         terms = module(task, stimuli, Draw(0))
         total = torch.stack([term for name, term in terms.items() if is_loss(name)]).sum()
         if not total.requires_grad:
             return trainable
+        check_gradients(module, terms, found)
         gradients = torch.autograd.grad(total, trainable, allow_unused=True)  # which may run parts again, in this mode
     finally:
+        module.without_gradient = None
         for part, mode in modes.items():
             part.training = mode
     return [parameter for parameter, gradient in zip(trainable, gradients, strict=True) if gradient is None]

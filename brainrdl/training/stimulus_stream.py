@@ -60,8 +60,11 @@ class CoveredStimuli:
         self._n_batches = [len(self._split(group.rows)) for group in self.covered]
         self.n_batches = len(self.covered) * max(self._n_batches)
 
-    def batches(self, draw: Draw, n_steps: int | None = None) -> Iterator[Stimuli]:
-        """The batches of the epoch that `draw` says. n_steps: of each epoch where another stream leads."""
+    def batches(self, draw: Draw, n_steps: int | None = None, first: int = 0) -> Iterator[Stimuli]:
+        """The batches of the epoch that `draw` says, from number `first` on.
+
+        n_steps: of each epoch where another stream leads.
+        """
         n_steps = n_steps or self.n_batches
         orders: dict[tuple[int, int], list[np.ndarray]] = {}
         batches = []
@@ -73,7 +76,7 @@ class CoveredStimuli:
                 orders[group, epoch] = self._split(generator.permutation(self.covered[group].rows))
             batches.append(orders[group, epoch][k])
         draws = [draw._replace(step=k, rank=self.rank) for k in range(n_steps)]
-        return read_shares(self.images, batches, draws, self.rank, self.world_size)
+        return read_shares(self.images, batches[first:], draws[first:], self.rank, self.world_size)
 
     def _split(self, order: np.ndarray) -> list[np.ndarray]:
         batch_size = min(self.batch_size, len(order))

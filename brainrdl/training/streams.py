@@ -63,11 +63,11 @@ class Stream:
         self.images, self.batch_size, self.rank, self.world_size = images, batch_size, rank, world_size
         self.n_batches = len(self._rows(np.arange(len(images.ids))))
 
-    def batches(self, draw: Draw) -> Iterator[Stimuli]:
-        """The batches of the epoch that `draw` says; no synchronisation with the device."""
+    def batches(self, draw: Draw, first: int = 0) -> Iterator[Stimuli]:
+        """The batches of the epoch that `draw` says, from number `first` on; no synchronisation with the device."""
         batches = self._rows(draw.generator("order").permutation(len(self.images.ids)))
         draws = [draw._replace(step=step, rank=self.rank) for step in range(len(batches))]
-        return read_shares(self.images, batches, draws, self.rank, self.world_size)
+        return read_shares(self.images, batches[first:], draws[first:], self.rank, self.world_size)
 
     def _rows(self, order: np.ndarray) -> list[np.ndarray]:
         # A single image forms no pair and has no batch statistics.
@@ -133,6 +133,8 @@ class _InMemory:
 
     def read(self, batches: Sequence[np.ndarray], draws: Sequence[Draw]) -> Iterator[Stimuli]:
         """All rows go to the device at once."""
+        if not batches:
+            return
         all_rows = without_waiting(torch.from_numpy(np.concatenate(batches)), self.data.images.device)
         start = 0
         for batch, draw in zip(batches, draws, strict=True):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,10 +28,12 @@ class EpochSums:
         self.names: list[str] = []
         self.streams: list[str] = []
         self.waiting: list[Tensor] = []
+        self.sized: list[str] = []
         self.sizes: list[Mapping[str, int]] = []
         self.steps: list[int] = []
         self.seen: list[Tensor] = []
         self.n_seen = 0
+        self.n_steps = 0
 
     def add(
         self,
@@ -45,9 +48,11 @@ class EpochSums:
         """
         self.names = self.names or list(terms)
         self.streams = self.streams or [stream_of[name.removeprefix(N_PAIRS)] for name in self.names]
+        self.sized = self.sized or list(sizes)
         self.waiting.append(torch.stack([terms[name].detach().float() for name in self.names]))
         self.sizes.append(sizes)
-        self.steps.append(len(self.steps) if step is None else step)
+        self.steps.append(self.n_steps if step is None else step)
+        self.n_steps = self.steps[-1] + 1
 
     def look(self) -> dict[str, float]:
         """Bring what waits to the host; the newest terms, without the numbers of pairs.
@@ -70,7 +75,26 @@ class EpochSums:
         """Raise FloatingPointError where the last step has left a weight that is not finite."""
         norms = torch.stack(torch._foreach_norm([p.detach() for p in parameters]))
         if not torch.isfinite(norms).all():
-            self._refuse("the weights", math.nan, self.steps[-1])
+            self._refuse("the weights", math.nan, self.n_steps - 1)
+
+    def state(self, fabric: Fabric) -> dict[str, Any]:
+        """What was looked at so far, of every process, for a checkpoint; all of them ask for it."""
+        sizes = [[of_part[stream] for stream in self.sized] for of_part in self.sizes]
+        columns = [torch.cat(self.seen), torch.tensor(sizes).reshape(len(sizes), -1), torch.tensor([self.steps]).T]
+        own = torch.cat([column.double() for column in columns], 1)  # (n_parts, n_terms + n_streams + 1)
+        rows = [own] if fabric.world_size == 1 else _of_all(own, fabric)
+        return {"names": self.names, "streams": self.streams, "sized": self.sized, "rows": rows}
+
+    def restore(self, state: Mapping[str, Any], rank: int, world_size: int) -> None:
+        """Go on from `state`: with what this process had seen, or its part of it where they were more or fewer."""
+        self.names, self.streams, self.sized = (list(state[key]) for key in ("names", "streams", "sized"))
+        rows: list[Tensor] = state["rows"]
+        own = torch.cat([rows[0][:0], *rows[rank::world_size]])
+        self.seen, self.n_seen = [own[:, : len(self.names)]], len(own)
+        sizes = own[:, len(self.names) : -1].long().tolist()
+        self.sizes = [dict(zip(self.sized, of_part, strict=True)) for of_part in sizes]
+        self.steps = own[:, -1].long().tolist()
+        self.n_steps = max(int(of_process[:, -1].max()) + 1 for of_process in rows if len(of_process))
 
     def means(self, fabric: Fabric) -> tuple[dict[str, float], int]:
         """Per term the mean over the epoch's images of every process, the error as train_error; and their number.
@@ -82,17 +106,19 @@ class EpochSums:
         rows = torch.cat(self.seen)
         totals: dict[str, float] = {}
         weights: dict[str, float] = {}
+        column = {name: k for k, name in enumerate(self.names)}
+        of_stream = {stream: self._sizes(stream) for stream in dict.fromkeys(self.streams)}
         for k, name in enumerate(self.names):
-            sizes = self._sizes(self.streams[k])
+            sizes = of_stream[self.streams[k]]
             counts = N_PAIRS + name.removeprefix(N_PAIRS)
-            if counts in self.names:
-                sizes = sizes * (rows[:, self.names.index(counts)] > 0)
+            if counts in column:
+                sizes = sizes * (rows[:, column[counts]] > 0)
             if is_loss(name) or name == counts:
                 totals[name], weights[name] = float((rows[:, k] * sizes).sum()), float(sizes.sum())
-        if N_WRONG in self.names:
-            totals["train_error"] = float(rows[:, self.names.index(N_WRONG)].sum())
+        if N_WRONG in column:
+            totals["train_error"] = float(rows[:, column[N_WRONG]].sum())
             weights["train_error"] = float(self._sizes("task").sum())
-        n_images = float(self._sizes("task" if "task" in self.sizes[0] else "stimuli").sum())
+        n_images = float(self._sizes("task" if "task" in self.sized else "stimuli").sum())
         vector = torch.tensor([n_images, *totals.values(), *weights.values()], dtype=torch.float64)
         if fabric.world_size > 1:
             reduced = fabric.all_reduce(vector, reduce_op="sum")
@@ -100,7 +126,7 @@ class EpochSums:
             vector = reduced
         counted = dict(zip(totals, vector[1 + len(totals) :].tolist(), strict=True))
         n_pairs = {name: size for name, size in counted.items() if name.startswith(N_PAIRS)}
-        self._check_measured(n_pairs, len(set(self.steps)))
+        self._check_measured(n_pairs, self.n_steps)
         means = vector[1 : 1 + len(totals)] / vector[1 + len(totals) :]
         return dict(zip(totals, means.tolist(), strict=True)), int(vector[0])
 
@@ -127,11 +153,11 @@ class EpochSums:
         where the epoch has fewer steps, it is enough that some term of the stream had pairs.
         """
         stream_of = dict(zip(self.names, self.streams, strict=True))
+        n_terms = Counter(stream_of[name] for name in sizes)
         of_group: dict[tuple[str, str], dict[str, float]] = {}
         for name, size in sizes.items():
             term, stream = name.removeprefix(N_PAIRS), stream_of[name]
-            everyone_had_a_turn = n_steps >= sum(stream_of[other] == stream for other in sizes)
-            group = (stream, term.partition("/")[0] if everyone_had_a_turn else "")
+            group = (stream, term.partition("/")[0] if n_steps >= n_terms[stream] else "")
             of_group.setdefault(group, {})[term] = size
         for (stream, _), terms in of_group.items():
             if not any(terms.values()):
@@ -149,3 +175,15 @@ class EpochSums:
             f"{what} {kind}{where} became {value} in stage '{self.stage}', epoch {self.epoch}, step {step}: ".lstrip()
             + "lower the learning rate or alpha, clip the gradient, or warm alpha up"
         )
+
+
+def _of_all(own: Tensor, fabric: Fabric) -> list[Tensor]:
+    """The rows of every process, which may be of different number, on the processor."""
+    counts = torch.zeros(fabric.world_size, dtype=torch.int64, device=fabric.device)
+    counts[fabric.global_rank] = len(own)
+    torch.distributed.all_reduce(counts)
+    padded = own.new_zeros(int(counts.max()), own.shape[1], device=fabric.device)
+    padded[: len(own)] = own.to(fabric.device)
+    gathered = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(gathered, padded)
+    return [rows[:n].cpu() for rows, n in zip(gathered, counts.tolist(), strict=True)]

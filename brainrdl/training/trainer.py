@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,24 +13,24 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from brainrdl.interruption import postponed, raise_if_asked
 from brainrdl.layers import evaluating
-from brainrdl.models.inference import on_device, predict
+from brainrdl.models.inference import on_device
 from brainrdl.objectives.base import Stage
 from brainrdl.randomness import Draw, seed_torch, torch_seeded
-from brainrdl.runs import first_difference
 from brainrdl.sources.network import NetworkTeacher, check_finite
-from brainrdl.stimuli import Stimuli, StoredStimuli, check_stimuli
-from brainrdl.training.checkpoint import load_checkpoint, save_checkpoint
-from brainrdl.training.devices import agreed, check_alike, make_fabric, watch_others
+from brainrdl.stimuli import Stimuli, StoredStimuli
+from brainrdl.training.devices import agreed, make_fabric, watch_others
 from brainrdl.training.freed_memory import keep_freed_memory
+from brainrdl.training.guards import check_data, check_sizes, check_start
 from brainrdl.training.layout import channels_last as in_channels_last
 from brainrdl.training.layout import tensor_float32
 from brainrdl.training.parts import check_parts, split_batches
 from brainrdl.training.recomputation import recomputed
 from brainrdl.training.record import EpochRecord, Progress
+from brainrdl.training.saving import Saving
 from brainrdl.training.stage import (
     Batches,
-    StageModule,
     alpha_names,
     check_classes,
     copy_weights,
@@ -42,9 +42,16 @@ from brainrdl.training.stage import (
     trainable_parameters,
     unused_parameters,
 )
-from brainrdl.training.stimulus_stream import CoveredStimuli, coverage
-from brainrdl.training.streams import Augment, Stream, make_stream, open_images
+from brainrdl.training.stage_run import Epoch, StageRun, StageStreams, open_streams
+from brainrdl.training.streams import Augment
 from brainrdl.training.sums import EpochSums
+from brainrdl.training.training_state import (
+    describe_teachers,
+    go_on,
+    load_student,
+    training_state,
+)
+from brainrdl.training.validation import check_validation, validation_error
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -75,8 +82,11 @@ class Trainer:
     checkpoint_activations: parts of the student (module paths) that are computed again in backward, for less memory and
         more time; results stay the same.
     keep: "last", or "best" for the weights with the lowest validation error in the last stage (never test).
-    checkpoint: file to go on from; written after every epoch. compile: run the student's training steps under
-        torch.compile.
+    checkpoint: file to go on from, written after every epoch; the one before is kept beside it. checkpoint_of: what
+        the training is called; a checkpoint of one that is called otherwise is refused.
+    checkpoint_steps: within an epoch it is written every so many steps, too. checkpoint_minutes: and where the last one
+        is older than that, as is seen every 50 steps. None = not within epochs.
+    compile: run the student's training steps under torch.compile.
     channels_last: student, teachers and images lie in memory as `torch.channels_last`, in which convolutions are often
         faster; the networks are put back afterwards. tf32: on CUDA, matrix products of training steps in
         TensorFloat-32, as torch's convolutions are by default; evaluations and RDMs are not changed. Both round
@@ -86,6 +96,7 @@ class Trainer:
     progress: shows the training to a person.
 
     copied, not_copied: names of the student's weights that were and were not taken from `initial_weights`.
+    teachers: their fingerprints, which a checkpoint keeps; known while it trains with a checkpoint.
 
     With several devices each batch is shared out among them; batch normalisation is computed, and pairs are drawn
     unless the objective says `across_ranks`, within each device's share. Shares count by their sizes, so that the
@@ -110,6 +121,9 @@ class Trainer:
         checkpoint_activations: Sequence[str] = (),
         keep: str = "last",
         checkpoint: Path | str | None = None,
+        checkpoint_of: str | None = None,
+        checkpoint_steps: int | None = None,
+        checkpoint_minutes: float | None = 10.0,
         compile: bool = False,
         channels_last: bool = False,
         tf32: bool = False,
@@ -139,15 +153,17 @@ class Trainer:
         self.stimulus_batch_size, self.stimulus_norm = stimulus_batch_size, stimulus_norm
         self.batch_size, self.seed, self.augment, self.clip, self.keep = batch_size, seed, augment, clip, keep
         self.evaluations = dict(evaluations or {})
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint, self.checkpoint_of = None if checkpoint is None else Path(checkpoint), checkpoint_of
         self.progress = progress
         self.fabric = fabric or make_fabric(accelerator, devices, num_nodes, precision, strategy)
         watch_others(self.fabric)
         self.compile, self.channels_last, self.tf32 = compile, channels_last, tf32
         check_parts(accumulate, batch_size, stimulus_batch_size, self.fabric.world_size)
+        self._saving = Saving(self.fabric, self.checkpoint, checkpoint_steps, checkpoint_minutes)
         self.n_epochs = sum(stage.epochs for stage in self.stages)
         self.copied: list[str] = []
         self.not_copied: list[str] = []
+        self.teachers: dict[str, str] = {}
         self._best: dict[str, Any] | None = None
 
     def fit(
@@ -162,7 +178,11 @@ class Trainer:
 
         task: labelled images. stimuli: what objectives with stream="stimuli" read, in batches of a
         `CoveredStimuli`; their labels are not looked at. validation: labelled images for validation_error. resume: go
-        on from the checkpoint where there is one; its epochs' records come first, with an empty timing.
+        on from the checkpoint where there is one, in the middle of an epoch where it is of there; its epochs' records
+        come first, with an empty timing.
+
+        Inside `brainrdl.interruption.ending_on_signals` a signal ends the training (KeyboardInterrupt) when its step is
+        done and saved.
 
         Raises ValueError for data, layers, weights and shapes that do not go together; FloatingPointError, naming term,
         layer, epoch and step, when a loss is no longer finite (the last checkpoint is kept).
@@ -172,7 +192,7 @@ class Trainer:
         if task is None and stimuli is None:
             raise ValueError("nothing to train on; give fit task or stimuli")
         if validation is not None:
-            _check_validation(validation)
+            check_validation(validation)
         device = self.fabric.device
         if device.type == "cpu":
             keep_freed_memory()
@@ -180,15 +200,26 @@ class Trainer:
         self.student.to(device)
         if self.preprocess is not None:
             self.preprocess.to(device)
-        streams = self._streams(task, stimuli)
-        start = load_checkpoint(self.checkpoint) if resume and self.checkpoint and self.checkpoint.exists() else None
-        check_alike(self.fabric, start["epoch"] if start is not None else 0, f"the checkpoint {self.checkpoint}")
+        streams = open_streams(
+            self.stages,
+            task,
+            stimuli,
+            self.batch_size,
+            self.stimulus_batch_size or self.batch_size,
+            self.augment,
+            device,
+            self.fabric.global_rank,
+            self.fabric.world_size,
+        )
+        check_data(self.stages, task, stimuli, validation, self.keep)
+        self.teachers = {} if self.checkpoint is None else describe_teachers(self.stages)
+        start = self._saving.begin(resume)
         history: list[dict[str, Any]] = []
         self.copied, self.not_copied, self._best = [], [], None
         modes = {part: part.training for part in self.student.modules()}
         try:
             if start is not None:
-                self._load(start)
+                load_student(self, start)
                 history = list(start["history"])
             for row in history:
                 yield EpochRecord(row, {})
@@ -196,7 +227,7 @@ class Trainer:
             for index, stage in enumerate(self.stages):
                 if start is None or first + stage.epochs > start["epoch"]:
                     inside = start if start is not None and start["stage"] == index else None
-                    yield from self._run_stage(index, first, *streams[index], validation, history, inside)
+                    yield from self._run_stage(index, first, streams[index], validation, history, inside)
                     start = None
                 first += stage.epochs
         finally:
@@ -205,69 +236,18 @@ class Trainer:
             for part, mode in modes.items():
                 part.training = mode
 
-    def _streams(
-        self, task: Stimuli | Dataset[Any] | None, stimuli: Stimuli | Dataset[Any] | None
-    ) -> list[tuple[Stream | None, CoveredStimuli | None]]:
-        """What each stage reads, checked against what its teachers cover."""
-        device, rank, world_size = self.fabric.device, self.fabric.global_rank, self.fabric.world_size
-        of_task = of_stimuli = None
-        if task is not None:
-            of_task = make_stream(task, self.batch_size, device, "training images", self.augment, rank, world_size)
-        if stimuli is not None:
-            of_stimuli = open_images(stimuli, "stimuli", device, self.augment, has_task=False)
-        batch_size = self.batch_size if self.stimulus_batch_size is None else self.stimulus_batch_size
-        streams: list[tuple[Stream | None, CoveredStimuli | None]] = []
-        for stage in self.stages:
-            reading = {stream: [o for o in stage.objectives if o.stream == stream] for stream in ("task", "stimuli")}
-            if of_task is not None:
-                coverage(reading["task"], of_task.images.ids, "training images", fewest=1)
-            shown = None
-            if of_stimuli is not None and reading["stimuli"]:
-                shown = CoveredStimuli(of_stimuli, reading["stimuli"], batch_size, rank, world_size)
-            streams.append((of_task if stage.task_weight != 0 or reading["task"] else None, shown))
-        return streams
-
-    def _load(self, state: dict[str, Any]) -> None:
-        difference = first_difference(state["training"], self._training())
-        if difference:
-            raise ValueError(
-                f"checkpoint {self.checkpoint} is of another training: {difference}; delete it or give another place"
-            )
-        try:
-            self.student.load_state_dict(state["student"])
-        except RuntimeError:
-            raise ValueError(
-                f"checkpoint {self.checkpoint} holds another network than this student; delete it or give another place"
-            ) from None
-        self.copied, self.not_copied, self._best = state["copied"], state["not_copied"], state["best"]
-
-    def _training(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with the training that goes on from it."""
-        stages = [f"{stage.name}: {stage.epochs} epochs" for stage in self.stages]
-        # Named where they are set, so that checkpoints from before there were such settings can be gone on from.
-        others = {
-            "stimulus_batch_size": self.stimulus_batch_size,
-            "stimulus_norm": self.stimulus_norm,
-            "channels_last": self.channels_last or None,
-            "tf32": self.tf32 or None,
-            "accumulate": self.accumulate if self.accumulate > 1 else None,
-        }
-        described = {"seed": self.seed, "batch_size": self.batch_size, "keep": self.keep, "stages": stages}
-        return described | {name: value for name, value in others.items() if value is not None}
-
     def _run_stage(
         self,
         index: int,
         first: int,
-        task: Stream | None,
-        stimuli: CoveredStimuli | None,
+        streams: StageStreams,
         validation: Stimuli | StoredStimuli | None,
         history: list[dict[str, Any]],
         start: dict[str, Any] | None,
     ) -> Iterator[EpochRecord]:
         stage = self.stages[index]
         origin = Draw(self.seed, stage=len(self.stages) - 1 - index)
-        if task is None and stage.task_weight != 0:
+        if streams.task is None and stage.task_weight != 0:
             raise ValueError(f"stage '{stage.name}' has a task; give fit task, or set task_weight=0")
         if start is None and stage.initial_weights is not None:
             self.copied, self.not_copied = copy_weights(self.student, stage.initial_weights)
@@ -281,11 +261,12 @@ class Trainer:
         ):
             if self.channels_last:
                 module.memory_format = torch.channels_last
-            whole = [None if s is None else next(iter(s.batches(origin))) for s in (task, stimuli)]
+            whole = [None if s is None else next(iter(s.batches(origin))) for s in streams]
             batches = split_batches(whole[0], whole[1], self.accumulate, origin)[0].batches
             with torch_seeded(origin.torch_seed("objectives")):
                 prepare_objectives(module, batches[0], batches[1])
                 unused = unused_parameters(module, batches[0], batches[1])
+                check_start(module, stage, batches, origin, streams)
             with frozen(module, unused):
                 optimizer = stage.optimizer(trainable_parameters(module, stage))
                 rates = [group["lr"] for group in optimizer.param_groups]
@@ -293,100 +274,107 @@ class Trainer:
                     torch.compiler.reset()  # what was compiled for an earlier stage knows only that stage's hooks
                     module.run = torch.compile(lambda images: self.student(images))
                 wrapped, fabric_optimizer = self.fabric.setup(module, optimizer, _reapply_compile=False)
-                n_done = 0
-                if start is not None:
-                    self._go_on(start, module, optimizer)
-                    n_done = start["epoch"] - first
-                for epoch in range(n_done, stage.epochs):
+                run = StageRun(stage, index, first, module, wrapped, optimizer, fabric_optimizer, streams)
+                begun = None if start is None else go_on(self, run, start)
+                for epoch in range(0 if start is None else start["epoch"] - first, stage.epochs):
                     factor = stage.learning_rate(epoch, stage.epochs)
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * factor
                     now = origin._replace(epoch=epoch)
-                    with tensor_float32(self.fabric.device, self.tf32):
-                        record = self._run_epoch(stage, first, now, wrapped, module, fabric_optimizer, task, stimuli)
-                    record.history["learning_rate"] = rates[0] * factor
-                    self._evaluate(record, validation, index, first + epoch)
-                    history.append(record.history)
-                    self._save(index, first + epoch + 1, module, optimizer, history)
+                    # Several processes end together, so each waits for the others to know of its signal.
+                    with postponed() if self.fabric.world_size > 1 else nullcontext():
+                        with tensor_float32(self.fabric.device, self.tf32):
+                            done = self._run_epoch(run, now, begun, history)
+                        begun = None
+                        record = self._look_back(run, now, done, rates[0] * factor, validation, history)
+                        history.append(record.history)
+                        check_sizes(module, stage, epoch, history[first:], batches)
+                        self._save(run, first + epoch + 1, history)
+                        self._saving.end_if_asked()
                     if self.progress is not None:
                         self.progress.epoch(record, self.n_epochs)
                     yield record
 
-    def _go_on(self, start: dict[str, Any], module: StageModule, optimizer: torch.optim.Optimizer) -> None:
-        try:
-            module.objectives.load_state_dict(start["objectives"])
-            if start["optimizer_kind"] != type(optimizer).__name__:
-                raise ValueError
-            optimizer.load_state_dict(start["optimizer"])
-        except (RuntimeError, ValueError):
-            raise ValueError(
-                f"checkpoint {self.checkpoint} holds other objectives or another optimizer; delete it or give another "
-                "place"
-            ) from None
-        self.fabric.strategy.precision.load_state_dict(start["precision"])
-
-    def _run_epoch(
-        self,
-        stage: Stage,
-        first: int,
-        draw: Draw,
-        wrapped: Any,
-        module: StageModule,
-        optimizer: Any,
-        task: Stream | None,
-        stimuli: CoveredStimuli | None,
-    ) -> EpochRecord:
+    def _run_epoch(self, run: StageRun, draw: Draw, begun: Epoch | None, history: list[dict[str, Any]]) -> Epoch:
+        """The steps of an epoch, or what is left of them."""
+        stage, module, (task, stimuli) = run.stage, run.module, run.streams
         alphas = [alpha(draw.epoch, stage.epochs) for alpha in stage.alphas]
-        leading = task or stimuli
-        assert leading is not None
-        n_steps = leading.n_batches
-        of_task = repeat(None) if task is None else task.batches(draw)
-        of_stimuli = repeat(None) if stimuli is None else stimuli.batches(draw, n_steps)
+        sums, n_done, seconds = begun or Epoch(EpochSums(stage.name, run.first + draw.epoch), 0, 0.0)
+        n_steps = run.streams.n_steps
+        of_task = repeat(None) if task is None else task.batches(draw, n_done)
+        of_stimuli = repeat(None) if stimuli is None else stimuli.batches(draw, n_steps, n_done)
         parameters = [p for p in module.parameters() if p.requires_grad]
-        wrapped.train()
-        sums = EpochSums(stage.name, first + draw.epoch)
-        begin = time.perf_counter()
-        with torch_seeded(0):
-            for step, batches in enumerate(zip(of_task, of_stimuli, strict=False)):
+        run.wrapped.train()
+        begin = time.perf_counter() - seconds
+        with torch_seeded(0), postponed():
+            for step, batches in zip(range(n_done, n_steps), zip(of_task, of_stimuli, strict=False), strict=True):
                 if task is not None and stage.task_weight != 0:
                     check_classes(task.images.largest_label, module.n_classes)
                 now = draw._replace(step=step, rank=self.fabric.global_rank)
-                optimizer.zero_grad()
+                run.fabric_optimizer.zero_grad()
                 for part in split_batches(*batches, self.accumulate, now):
                     seed_torch(part.draw.torch_seed("network"))
-                    with self.fabric.no_backward_sync(wrapped, enabled=not part.is_last):
-                        terms = wrapped(Batches(*part.batches, part.draw))
+                    with self.fabric.no_backward_sync(run.wrapped, enabled=not part.is_last):
+                        terms = run.wrapped(Batches(*part.batches, part.draw))
                         shares = shares_of(*part.batches)
                         loss = loss_of(terms, module, stage.task_weight, alphas, shares, part.fractions)
                         self.fabric.backward(loss)
                     sums.add(terms, module.stream_of, part.sizes, step)
                 if self.clip is not None:
-                    self.fabric.clip_gradients(wrapped, optimizer, max_norm=self.clip, error_if_nonfinite=False)
-                optimizer.step()
-                if (step + 1) % _LOOK_EVERY == 0 or step + 1 == n_steps:
+                    self.fabric.clip_gradients(
+                        run.wrapped, run.fabric_optimizer, max_norm=self.clip, error_if_nonfinite=False
+                    )
+                run.fabric_optimizer.step()
+                looks = (step + 1) % _LOOK_EVERY == 0 or step + 1 == n_steps
+                due = self._saving.after_step(step + 1, n_steps, looks)
+                if looks or due.save:
                     newest = agreed(self.fabric, sums.look)
                     if self.progress is not None:
-                        self.progress.step(stage.name, first + draw.epoch, self.n_epochs, step + 1, n_steps, newest)
+                        self.progress.step(stage.name, run.first + draw.epoch, self.n_epochs, step + 1, n_steps, newest)
+                if due.save:
+                    agreed(self.fabric, lambda: sums.check_weights(parameters))
+                    done = Epoch(sums, step + 1, time.perf_counter() - begin)
+                    self._save(run, run.first + draw.epoch, history, done)
+                if due.end:
+                    self._saving.end()
         agreed(self.fabric, lambda: sums.check_weights(parameters))
-        if self.fabric.world_size > 1:
-            # Running statistics are of each process's own share; the processes must not judge different students.
-            for buffer in self.student.buffers():
-                torch.distributed.broadcast(buffer, 0)
-        seconds = time.perf_counter() - begin
-        values, n_images = sums.means(self.fabric)
-        row: dict[str, Any] = {"stage": stage.name, "epoch": first + draw.epoch, "learning_rate": math.nan, **values}
-        for name, alpha in zip(alpha_names(module, len(alphas)), alphas, strict=True):
-            row[name] = alpha
-        return EpochRecord(row, {"seconds": seconds, "images_per_second": n_images / seconds})
+        return Epoch(sums, n_steps, time.perf_counter() - begin)
+
+    def _look_back(
+        self,
+        run: StageRun,
+        draw: Draw,
+        done: Epoch,
+        learning_rate: float,
+        validation: Stimuli | StoredStimuli | None,
+        history: list[dict[str, Any]],
+    ) -> EpochRecord:
+        """What an epoch came to."""
+        stage, epoch = run.stage, run.first + draw.epoch
+        try:
+            raise_if_asked()
+            if self.fabric.world_size > 1:
+                # Running statistics are of each process's own share; the processes must not judge different students.
+                for buffer in self.student.buffers():
+                    torch.distributed.broadcast(buffer, 0)
+            values, n_images = done.sums.means(self.fabric)
+            alphas = [alpha(draw.epoch, stage.epochs) for alpha in stage.alphas]
+            named = zip(alpha_names(run.module, len(alphas)), alphas, strict=True)
+            row = {"stage": stage.name, "epoch": epoch, "learning_rate": learning_rate, **values, **dict(named)}
+            record = EpochRecord(row, {"seconds": done.seconds, "images_per_second": n_images / done.seconds})
+            self._evaluate(record, validation, run.index, epoch)
+        except KeyboardInterrupt:
+            if self.fabric.world_size == 1:
+                self._save(run, epoch, history, done)  # the steps, which can take hours, are done
+            raise
+        return record
 
     def _evaluate(
         self, record: EpochRecord, validation: Stimuli | StoredStimuli | None, index: int, epoch: int
     ) -> None:
         row = record.history
         if validation is not None and self.stages[index].task_weight != 0:
-            assert validation.labels is not None  # `_check_validation` has looked
-            predicted = predict(self.student, validation, self.preprocess)
-            row["validation_error"] = float((predicted != validation.labels.cpu()).double().mean())
+            row["validation_error"] = validation_error(self.student, validation, self.preprocess)
             last = index == len(self.stages) - 1
             if self.keep == "best" and last and (self._best is None or row["validation_error"] < self._best["error"]):
                 state = {name: value.detach().cpu().clone() for name, value in self.student.state_dict().items()}
@@ -396,28 +384,8 @@ class Trainer:
                 # Numbers of other libraries could not be read back from the checkpoint.
                 row.update({name: float(value) for name, value in evaluation(self.student, epoch).items()})
 
-    def _save(self, index: int, epoch: int, module: StageModule, optimizer: Any, history: list[dict[str, Any]]) -> None:
-        if self.checkpoint is None or self.fabric.global_rank != 0:
+    def _save(self, run: StageRun, epoch: int, history: list[dict[str, Any]], begun: Epoch | None = None) -> None:
+        """Save the state after so many epochs, or within one of which some steps are done."""
+        if self.checkpoint is None:
             return
-        state = {
-            "training": self._training(),
-            "copied": self.copied,
-            "not_copied": self.not_copied,
-            "stage": index,
-            "epoch": epoch,
-            "student": self.student.state_dict(),
-            "objectives": module.objectives.state_dict(),
-            "optimizer_kind": type(optimizer).__name__,
-            "optimizer": optimizer.state_dict(),
-            "precision": self.fabric.strategy.precision.state_dict(),
-            "best": self._best,
-            "history": history,
-        }
-        save_checkpoint(self.checkpoint, state)
-
-
-def _check_validation(validation: Stimuli | StoredStimuli) -> None:
-    if isinstance(validation, Stimuli):
-        check_stimuli(validation, "validation images")
-    if validation.labels is None or not len(validation.ids):
-        raise ValueError("validation images: expected at least one, with labels; validation_error counts wrong classes")
+        self._saving.save(training_state(self, run, epoch, history, begun))

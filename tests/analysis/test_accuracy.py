@@ -217,9 +217,11 @@ def test_predictions_are_checked(predictions):
     predictions["hints", 0] = frame.assign(label=frame["label"].where(frame["stimulus"] != "s3", 9))
     with pytest.raises(ValueError, match="disagree on the label of stimulus 's3'; use one set of labels"):
         mcnemar_table(predictions)
-    predictions["hints", 0] = pd.concat([frame, frame.iloc[:1]])
-    with pytest.raises(ValueError, match=r"predictions of 'hints', seed 0: stimulus 's\d+' occurs twice"):
-        mcnemar_table(predictions)
+    for repeated in ([0], [4, 1]):
+        predictions["hints", 0] = pd.concat([frame, frame.iloc[repeated]])
+        first = frame["stimulus"].iloc[repeated[0]]
+        with pytest.raises(ValueError, match=f"predictions of 'hints', seed 0: stimulus '{first}' occurs twice"):
+            mcnemar_table(predictions)
     predictions["hints", 0] = frame.drop(columns="predicted")
     with pytest.raises(ValueError, match="predictions of 'hints', seed 0: column 'predicted' is missing"):
         mcnemar_table(predictions)

@@ -149,6 +149,13 @@ def test_several_networks_in_one_call_have_the_scores_they_have_alone(problem):
         pd.testing.assert_frame_equal(rows, alone, rtol=1e-12)
 
 
+def test_rows_are_numbered_through(problem):
+    model, brain, ids = problem
+    table = score_agreement(model, brain, ids[:6], ids[6:], pairs=("held_out", "trained"))
+    assert set(table["pairs"]) == {"held_out", "trained"}
+    assert table.index.tolist() == list(range(len(table)))
+
+
 def test_a_subjects_missing_pairs_are_left_out_for_that_subject_only(problem):
     model, brain, ids = problem
     expected = score_agreement(model, brain, ids[:6])
@@ -219,6 +226,8 @@ def test_a_network_is_never_scored_on_what_it_was_trained_on(problem):
     model, brain, ids = problem
     with pytest.raises(ValueError, match=r"stimulus 's05' is both trained on and scored \(1 such in all\)"):
         score_agreement(model, brain, ids[:6], ids[5:])
+    with pytest.raises(ValueError, match=r"stimulus 's06' is both trained on and scored \(2 such in all\)"):
+        score_agreement(model, brain, ids[6::-1], ids[5:])  # the first of those to be scored
 
 
 def test_what_cannot_be_scored_is_refused(problem):
@@ -357,6 +366,14 @@ def test_scores_are_averaged_within_networks_seeds_and_subjects():
     here = (table["network"] == "b") & (table["subject"] == "sub-1")
     assert row["score"] == pytest.approx(table.loc[here, "score"].mean())
     assert (row["n_pairs"], row["n_folds"], row["n_seeds"]) == (33, 12, 2)
+
+
+def test_averages_stand_in_the_order_of_the_table_and_are_numbered():
+    table = scores()[::-1]
+    keys = ["network", "seed", "subject"]
+    means = average_folds(table)
+    assert means[keys].to_numpy().tolist() == table[keys].drop_duplicates().to_numpy().tolist()
+    assert average_seeds(means)["network"].tolist() == ["b", "b", "a", "a"]
 
 
 def test_a_mean_of_folds_is_no_score_over_their_pooled_pairs(problem):

@@ -62,6 +62,15 @@ def test_on_the_pairs_of_some_stimuli_it_is_the_ceiling_of_their_rdms(drawn, met
     assert (ceiling.per_subject["n_pairs"] == 21).all()
 
 
+def test_three_pairs_are_enough_and_two_are_not(drawn):
+    brain, _, _ = drawn()
+    pairs = np.arange(66) < 3
+    values = brain.get_vectors()[:, pairs]
+    low = [np.corrcoef(values[k], stats.zscore(np.delete(values, k, 0), axis=1).mean(0))[0, 1] for k in range(5)]
+    np.testing.assert_allclose(noise_ceiling(brain, "corr", pairs=pairs).per_subject["low"], low, atol=1e-12)
+    assert noise_ceiling(brain, "corr", pairs=np.arange(66) < 2) is None
+
+
 def test_on_pairs_that_are_no_rdm_it_is_that_of_the_chosen_values(drawn):
     brain, _, _ = drawn()
     pairs = np.random.default_rng(0).random(66) > 0.4

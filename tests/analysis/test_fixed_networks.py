@@ -60,6 +60,15 @@ def test_scores_are_rsatoolboxs_compare_and_ceilings_its_and_ours(problem, compa
         assert (ours.low, ours.high) == pytest.approx((low, high))
 
 
+@pytest.mark.filterwarnings("error:Noise ceiling for tau")
+def test_the_ceiling_for_tau_is_rsatoolboxs_without_its_warning(problem):
+    networks, brain = problem(rois=("IT",))
+    means = layer_agreement(networks, brain, "tau-a").means
+    with pytest.warns(UserWarning, match="Noise ceiling for tau"):
+        low, high = boot_noise_ceiling(brain, method="tau-a")
+    np.testing.assert_allclose(means[["ceiling_low", "ceiling_high"]], [[low, high]] * 3)
+
+
 def test_stimuli_are_matched_by_id_and_what_is_left_out_is_told(problem):
     networks, brain = problem()
     ids = [f"s{k:02d}" for k in range(12)]
@@ -287,6 +296,11 @@ def test_too_few_common_pairs_are_refused_naming_who_lacks_most(problem):
         ValueError, match=r"roi 'IT': 0 pairs are .* subject 'sub-0' \(40 pairs\), subject 'sub-1' \(27"
     ):
         layer_agreement(networks, brain)
+
+
+def test_two_bootstrap_samples_are_enough(problem):
+    means = layer_agreement(*problem(rois=("IT",)), inference="bootstrap_rdm", n_bootstrap=2).means
+    assert (means["high"] > means["low"]).all()
 
 
 def test_inference_that_cannot_be_made_is_refused(problem, drawn):

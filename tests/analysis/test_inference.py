@@ -188,3 +188,17 @@ def test_no_verdict_on_category_structure_where_an_interval_is_not_defined():
     table = subject_level((0.1, 0.1))
     table.loc[table["kind"] == "within", "score"] = np.nan
     assert category_only(table, "it", "untrained")["category_only"].isna().all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_stand_in_the_order_of_the_table(seed):
+    table = subject_level(seed=seed)
+    order = table.loc[table["network"] == "it", ["layer", "roi", "pairs", "kind"]].drop_duplicates().to_numpy().tolist()
+    assert order != sorted(order)
+    assert (
+        paired_over_subjects(table, "it", "untrained")[["layer", "roi", "pairs", "kind"]].to_numpy().tolist() == order
+    )
+    means = over_subjects(table)
+    assert means[["network", "roi", "kind"]].to_numpy().tolist() == (
+        table[["network", "roi", "kind"]].drop_duplicates().to_numpy().tolist()
+    )

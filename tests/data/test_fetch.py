@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from brainrdl.cli import app
 from brainrdl.data import spec_names
-from brainrdl.data.fetch import FetchError, PublicFile, fetch_files, unpack
+from brainrdl.data.fetch import CHUNK, FetchError, PublicFile, fetch_files, unpack
 from brainrdl.data.spec import DataSpec, load_spec
 from brainrdl.fmri.spec import load_brain_spec
 
@@ -24,7 +24,10 @@ GIB = 2**30
 
 
 class Server(ThreadingHTTPServer):
-    """Gives `files` by path. ranges: sends the rest when asked. breaks_after: bytes until it hangs up, once."""
+    """Gives `files` by path. ranges: sends the rest when asked. breaks_after: bytes until it hangs up, once.
+
+    moved: path -> the address that it sends one to. endless: sends for ever, and tells no length.
+    """
 
     daemon_threads = True
 
@@ -32,6 +35,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {"/data.bin": CONTENT}
         self.ranges, self.breaks_after, self.asked = True, None, []
+
+        self.moved, self.endless = {}, False
 
     def url(self, path="/data.bin"):
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
@@ -42,6 +47,20 @@ class Handler(BaseHTTPRequestHandler):
         server, content, begin = self.server, self.server.files.get(self.path), 0
         asked = self.headers.get("Range")
         server.asked.append(asked)
+        if self.path in server.moved:
+            self.send_response(302)
+            self.send_header("Location", server.moved[self.path])
+            return self.end_headers()
+        if server.endless:
+            self.send_response(200)
+            self.end_headers()
+            while not self.wfile.closed:
+                try:
+                    self.wfile.write(bytes(CHUNK))
+                except OSError:
+                    break
+            self.close_connection = True
+            return None
         if content is None:
             return self.send_error(404)
         if asked and server.ranges:
@@ -88,16 +107,70 @@ def test_a_file_is_brought_checked_and_not_brought_again(server, tmp_path):
 
 
 def test_md5_serves_where_a_publisher_has_nothing_else(server, tmp_path):
-    file = PublicFile(url=server.url(), md5=hashlib.md5(CONTENT).hexdigest(), path="data.bin")
+    # Over https in a spec: md5 alone is refused over http, where anyone on the way may change a file.
+    file = PublicFile(url="https://x.org/data.bin", md5=hashlib.md5(CONTENT).hexdigest(), path="data.bin")
+    file = file.model_copy(update={"url": server.url()})
     assert fetch_files([file], tmp_path)[0].path.read_bytes() == CONTENT
     with pytest.raises(FetchError, match="expected md5 0000"):
         fetch_files([file.model_copy(update={"md5": "0" * 32, "path": "other.bin"})], tmp_path)
 
 
-def test_a_damaged_file_is_brought_anew(server, tmp_path):
-    (tmp_path / "data.bin").write_bytes(CONTENT[:-1] + b"?")
-    (brought,) = fetch_files([public(server)], tmp_path)
-    assert not brought.was_there and brought.path.read_bytes() == CONTENT
+def test_both_checksums_are_held_where_a_spec_tells_both(server, tmp_path):
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    assert fetch_files([public(server, md5=md5)], tmp_path)[0].path.read_bytes() == CONTENT
+    with pytest.raises(FetchError, match="expected md5 0000"):
+        fetch_files([public(server, md5="0" * 32).model_copy(update={"path": "other.bin"})], tmp_path)
+
+
+def test_a_file_that_is_there_is_never_overwritten(server, tmp_path):
+    mine = tmp_path / "data.bin"
+    mine.write_bytes(CONTENT[:-1] + b"?")
+    told = r"data.bin: is there, but expected sha256 .*; nothing is overwritten: rename or delete it, then fetch again"
+    with pytest.raises(FetchError, match=told):
+        fetch_files([public(server)], tmp_path)
+    assert mine.read_bytes() == CONTENT[:-1] + b"?" and server.asked == []
+    mine.unlink()
+    mine.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FetchError, match=r"data.bin: is there, but it is no file; nothing is overwritten"):
+        fetch_files([public(server)], tmp_path)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (None, "sends more than 0.001 GiB, and its spec tells no size; it is not kept"),
+        (len(CONTENT) - 1, f"sends more than {len(CONTENT) - 1} bytes, as its spec says; it is not kept"),
+    ],
+)
+@pytest.mark.parametrize("endless", [False, True])
+def test_a_server_that_sends_more_than_was_told_is_left(endless, size, told, server, tmp_path):
+    server.endless = endless
+    with pytest.raises(FetchError, match=told):
+        fetch_files([public(server, size=size, max_unpacked_gib=0.001)], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_that_leads_to_a_file_of_this_machine_is_refused(server, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(CONTENT)
+    server.moved["/data.bin"] = secret.as_uri()
+    with pytest.raises(FetchError, match=r"no connection, or it broke off \(InvalidSchema\)"):
+        fetch_files([public(server)], tmp_path / "into")
+    assert list((tmp_path / "into").iterdir()) == []
+
+
+def test_an_encrypted_address_does_not_lead_to_one_that_is_not(server, tmp_path, monkeypatch):
+    import requests
+
+    get = requests.get
+    monkeypatch.setattr(requests, "get", lambda url, **more: get(url.replace("https://x.org", server.url("")), **more))
+    file = public(server).model_copy(update={"url": "https://x.org/data.bin"})
+    with pytest.raises(FetchError, match=r"https://x.org/data.bin: leads to an address without encryption, http://127"):
+        fetch_files([file], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    server.moved["/moved.bin"] = server.url()  # what was not encrypted before may move
+    assert fetch_files([public(server).model_copy(update={"url": server.url("/moved.bin")})], tmp_path)
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -277,6 +350,146 @@ def test_an_archive_beyond_its_limit_is_refused(name, content, tmp_path):
     assert (tmp_path / "a").stat().st_size == 3000
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "files"),
+    [
+        ("a.zip", zipped(**{str(k): b"" for k in range(50)}), True),
+        ("a.tar.gz", tarred("w:gz", *((str(k), b"") for k in range(50))), True),
+        ("a.tar.gz", tarred("w:gz", *(folder_entry(str(k)) for k in range(50))), False),
+    ],
+    ids=["zip", "tar.gz", "folders"],
+)
+def test_very_many_small_files_count_as_large_ones(name, content, files, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FetchError, match=rf"{name}: more than .* GiB unpacked"):
+        unpack(tmp_path / name, tmp_path, 48 * 4096)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    unpack(tmp_path / name, tmp_path, 49 * 4096)
+    assert len(list(tmp_path.iterdir())) == 1 + (50 if files else 0)
+
+
+def bomb(kind):
+    """64 MiB of zeros in a few KiB, whose archive tells 10 bytes."""
+    zeros = bytes(1 << 26)
+    if kind == "tar.gz":
+        content = bytearray(gzip.decompress(tarred("w:gz", ("a", zeros))))
+        content[124:136] = b"00000000012\0"  # octal; the zeros after it read as the archive's end
+        content[148:156] = b" " * 8
+        content[148:156] = b"%06o\0 " % sum(content[:512])
+        return gzip.compress(bytes(content))
+    content = zipped(a=zeros)
+    for header, place in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = content.index(header) + place
+        content = content[:at] + (10).to_bytes(4, "little") + content[at + 4 :]
+    return content
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_that_lies_about_a_size_gives_no_more_than_it_told(kind, tmp_path):
+    archive = tmp_path / f"a.{kind}"
+    archive.write_bytes(bomb(kind))
+    assert archive.stat().st_size < 1 << 18
+    if kind == "zip":  # its checksum is of the whole
+        with pytest.raises(FetchError, match=r"a.zip: cannot be unpacked \(.*CRC"):
+            unpack(archive, tmp_path, GIB)
+        assert [path.name for path in tmp_path.iterdir()] == [archive.name]
+    else:
+        unpack(archive, tmp_path, GIB)
+        assert (tmp_path / "a").stat().st_size == 10
+
+
+def test_a_sparse_file_counts_as_long_as_it_gets(tmp_path):
+    info = tarfile.TarInfo("holes")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 40)}
+    info.size = 512
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(b"1\n0\n1\n".ljust(512, b"\0")))
+    (tmp_path / "a.tar").write_bytes(buffer.getvalue())
+    with pytest.raises(FetchError, match=r"a.tar: more than 1 GiB unpacked"):
+        unpack(tmp_path / "a.tar", tmp_path, GIB)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("Cat.png", "cat.png"), "'Cat.png' and 'cat.png' are one file where capitals do not count"),
+        (("a/x", "A/X"), "'a/x' and 'A/X' are one file where capitals do not count"),
+        (("caf\u00e9", "cafe\u0301"), "are one file where capitals do not count"),
+        (("x", "./x"), "'x' and './x' are one file"),
+        (("a", "a/b"), "'a' is a file and a folder"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_that_are_one_file_somewhere_are_refused(kind, names, message, tmp_path):
+    content = zipped(**dict.fromkeys(names, b"1")) if kind == "zip" else tarred("w", *((name, b"1") for name in names))
+    (tmp_path / f"set.{kind}").write_bytes(content)
+    with pytest.raises(FetchError, match=rf"{message}.*nothing was unpacked"):
+        unpack(tmp_path / f"set.{kind}", tmp_path, GIB)
+    assert [path.name for path in tmp_path.iterdir()] == [f"set.{kind}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "there"),
+    [
+        ("a.zip", zipped(new=b"1", mine=b"theirs"), b"my own work"),
+        ("a.tar", tarred("w", ("new", b"1"), ("mine", b"theirs")), b"my own work"),
+        ("mine.gz", gzip.compress(b"theirs"), b"my own"),  # of the same length: nothing but the content tells
+        ("mine.gz", gzip.compress(b"theirs"), b"my own work"),
+        ("mine.gz", gzip.compress(b"theirs"), b"the"),
+    ],
+    ids=["zip", "tar", "gz", "gz longer", "gz shorter"],
+)
+def test_files_that_are_there_are_never_overwritten(name, content, there, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "mine").write_bytes(there)
+    with pytest.raises(FetchError, match=rf"mine: is there and differs from what is in {name}; nothing is overwritten"):
+        unpack(tmp_path / name, tmp_path, GIB)
+    assert (tmp_path / "mine").read_bytes() == there and not (tmp_path / "new").exists()
+    (tmp_path / "mine").write_bytes(b"theirs")
+    unpack(tmp_path / name, tmp_path, GIB)
+    assert (tmp_path / "mine").read_bytes() == b"theirs"
+
+
+def test_an_interrupted_unpacking_leaves_whole_files_and_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "a.zip").write_bytes(zipped(first=b"1" * 10, second=b"2" * 3 * CHUNK))
+    read, reads = zipfile.ZipExtFile.read, []
+
+    def interrupted(self, n=-1):
+        reads.append(n)
+        if len(reads) == 5:  # within the second file
+            raise KeyboardInterrupt
+        return read(self, n)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile.ZipExtFile, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            unpack(tmp_path / "a.zip", tmp_path, GIB)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "first"]
+    unpack(tmp_path / "a.zip", tmp_path, GIB)
+    assert (tmp_path / "second").read_bytes() == b"2" * 3 * CHUNK
+
+
+def test_an_archive_in_an_archive_stays_packed(tmp_path):
+    inner = zipped(**{"../evil.txt": b"1"})
+    (tmp_path / "a.zip").write_bytes(zipped(**{"inner.zip": inner}))
+    unpack(tmp_path / "a.zip", tmp_path, GIB)
+    assert (tmp_path / "inner.zip").read_bytes() == inner
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "inner.zip"]
+
+
+def test_an_archive_with_a_password_or_packed_in_an_unknown_way_is_told(tmp_path):
+    content = zipped(a=b"1")
+    for place, value in ((6, 1), (8, 99)):  # of the entry: its flags, its method
+        changed = bytearray(content)
+        changed[place] = value
+        changed[content.index(b"PK\x01\x02") + place + 2] = value
+        (tmp_path / "a.zip").write_bytes(changed)
+        with pytest.raises(FetchError, match=r"a.zip: cannot be unpacked \(.*\); delete it and fetch it again"):
+            unpack(tmp_path / "a.zip", tmp_path, GIB)
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.gz"])
 def test_a_damaged_archive_is_told(name, tmp_path):
     (tmp_path / name).write_bytes(b"no archive")
@@ -289,8 +502,8 @@ def test_a_damaged_archive_is_told(name, tmp_path):
     [
         ({"path": "../a"}, "expected a path below the data set's folder, got '../a'"),
         ({"path": "/a"}, "expected a path below the data set's folder"),
-        ({"md5": "0" * 32}, "expected one checksum, sha256 or md5"),
-        ({"sha256": None}, "expected one checksum, sha256 or md5"),
+        ({"sha256": None}, "expected a checksum, sha256 .or md5, where the publisher tells no other"),
+        ({"sha256": None, "md5": "0" * 32, "url": "http://x.org/a"}, "url: over http a file needs its sha256"),
         ({"sha256": "abc"}, "should match pattern"),
         ({"url": "file:///etc/passwd"}, "should match pattern"),
         ({"unpack": True}, "unpack: expected a path that ends with one of .zip"),
@@ -330,6 +543,32 @@ def test_the_command_brings_the_files_of_a_spec(spec_file, server, tmp_path, mon
     assert third.exit_code == 1 and "expected sha256" in third.stderr and "it is not kept" in third.stderr
 
 
+def assert_refused_and_nothing_written(spec_file, home, told):
+    result = run(spec_file)
+    assert result.exit_code == 2 and told in result.stderr.replace("\n", " "), result.output
+    assert not (home / "x").exists() and not (home / "pets.zip").exists()
+
+
+@pytest.mark.parametrize("format_", ["image_folder", "mnist", "brain"])
+@pytest.mark.parametrize("folder", ["HOME", "..", "data/../.."])
+def test_a_spec_from_elsewhere_does_not_say_where_files_are_written(folder, format_, server, tmp_path, monkeypatch):
+    """Else it could bring a .bashrc into somebody's home."""
+    home, downloads = tmp_path / "home", tmp_path / "home/downloads"
+    downloads.mkdir(parents=True)
+    monkeypatch.setenv("BRAINRDL_DATA", str(home / "data"))
+    brain = {"kind": "brain", "name": "x", "data": {"format": "rdms", "files": [{"file": "a.h5"}]}}
+    brain["stimuli"] = {"ids": "{number}", "n": 3}
+    images = {"name": "x", "format": format_, "size": [2, 2], "classes": ["a"]}
+    raw = brain if format_ == "brain" else images if format_ == "mnist" else {"name": "x", "format": format_}
+    file = public(server, "x", server.files.setdefault("/x", b"evil")).model_dump(exclude_defaults=True)
+    path = downloads / "x.yaml"
+    path.write_text(yaml.safe_dump({**raw, "folder": str(home) if folder == "HOME" else folder, "files": [file]}))
+    assert_refused_and_nothing_written(path, home, "folder: expected one below")
+    told = run(path, "--into", tmp_path / "chosen")
+    assert told.exit_code == 0, told.output
+    assert (tmp_path / "chosen/x").read_bytes() == b"evil" and not (home / "x").exists()
+
+
 def test_the_command_takes_another_data_folder_and_tells_how_to_use_it(server, tmp_path, monkeypatch):
     monkeypatch.setenv("BRAINRDL_DATA", str(tmp_path / "data"))
     spec = load_spec("mnist").model_copy(update={"files": (public(server),)})
@@ -364,6 +603,14 @@ def test_every_built_in_spec_has_something_to_fetch_or_to_tell():
         assert len({file.path for file in spec.files}) == len(spec.files)
 
 
+def test_every_file_of_a_built_in_spec_is_checked_by_sha256_and_has_a_size():
+    specs = [*map(load_spec, spec_names()), *map(load_brain_spec, spec_names("brain"))]
+    files = [file for spec in specs for file in spec.files]
+    assert len(files) > 100
+    assert [file.url for file in files if file.sha256 is None or file.size is None] == []
+    assert [file.url for file in files if not file.url.startswith("https:")] == []
+
+
 def test_torchvisions_own_checksums_are_in_the_specs():
     from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 
@@ -377,7 +624,7 @@ def test_torchvisions_own_checksums_are_in_the_specs():
 
 @pytest.mark.parametrize("name", ["kriegeskorte2008", "cichy2014", "haxby2001"])
 def test_the_real_files_have_the_checksums_of_the_specs(name, real_data):
-    folder = real_data(name) / name
+    folder = real_data(name) / load_brain_spec(name).folder
     there = [file for file in load_brain_spec(name).files if (folder / file.path).is_file()]
     assert there
     for file in there:

@@ -1,6 +1,9 @@
 """Images of one's own: what is found in a folder, how it is read, what is refused."""
 
+import os
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
 from brainrdl.data import ImageFiles, load_spec
+from brainrdl.data.image_folder import open_image
 from brainrdl.data.readers import read_contents
 from brainrdl.data.spec import DataSpec
 
@@ -185,3 +189,47 @@ def test_images_without_a_task_have_no_labels_when_read(pets):
     assert without.read().labels is None
     assert without.subset(torch.tensor([1, 3])).read().labels is None
     assert files.read().labels is not None
+
+
+def png_that_says(width, height):
+    """A PNG of a few bytes whose heading claims so many pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    heading = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", heading) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [9_500, 50_000])  # Pillow warns of the one and refuses the other
+@pytest.mark.parametrize("size", [None, (6, 8)])
+def test_an_image_that_says_it_is_huge_is_refused_before_its_pixels_are_read(pets, side, size):
+    (pets / "dog" / "a.png").write_bytes(png_that_says(side, side))
+    with pytest.raises(ValueError, match=r"image .*dog.a.png (has [\d,]+ pixels, expected at most|cannot be read)"):
+        read(pets, size=size)
+
+
+def test_pixels_are_counted_also_where_pillow_only_warns(pets, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # of 6 x 8, of which Pillow would only warn
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ValueError, match=r"a.png has 48 pixels, expected at most 40; make it smaller"),
+    ):
+        open_image(pets / "dog" / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert open_image(pets / "dog" / "a.png").size == (8, 6)
+
+
+def test_what_is_no_file_is_not_waited_for(pets):
+    os.mkfifo(pets / "dog" / "pipe.png")
+    with pytest.raises(ValueError, match=r"image .*dog.pipe.png is no file; remove it"):
+        read(pets, size=(6, 8))
+
+
+def test_images_that_memory_cannot_hold_are_told(pets):
+    files = read(pets, max_gib=0).train
+    huge = ImageFiles(files.files * 10**6, files.ids * 10**6, files.labels, (4096, 4096), 3)
+    with pytest.raises(
+        ValueError, match=r"5000000 images of 4096x4096 pixels take 9.38e\+05 GiB, more memory than there"
+    ):
+        huge.read()

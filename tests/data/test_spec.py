@@ -82,6 +82,8 @@ def test_a_folder_of_images_is_a_spec_too(tmp_path):
         ({"format": "image_folder", "folder": "x"}, "name: missing"),
         (FOLDER | {"format": "tiff"}, "format: input should be 'digits', 'mnist'.*, got 'tiff'"),
         (FOLDER | {"size": [0, 8]}, "size.0: input should be greater than 0, got 0"),
+        (FOLDER | {"size": [8, 4097]}, "size.1: input should be less than or equal to 4096, got 4097"),
+        (FOLDER | {"size": [8]}, "size.1: missing; add it"),
         (FOLDER | {"size": 8}, "size: .* got 8"),
         (FOLDER | {"channels": 4}, "channels: input should be 1 or 3, got 4"),
         (FOLDER | {"name": "a/b"}, "name: string should match pattern .* got 'a/b'"),

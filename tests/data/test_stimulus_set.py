@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from brainrdl.data.matlab_stimuli import unpack_stimuli
-from brainrdl.data.stimulus_set import StimulusFiles, read_stimulus_set, read_stimulus_table
+from brainrdl.data.stimulus_set import StimulusFiles, read_stimulus_set, read_stimulus_table, read_text_table
 
 
 def write_table(folder, text="stimulus\tcategory\nb\tface\na\t1\n", name="stimuli.tsv"):
@@ -63,7 +63,7 @@ def test_what_is_missing_is_told(tmp_path):
         ValueError, match=r"names what is no column of the stimuli's table \('kind'\); it has: stimulus, category"
     ):
         read_stimulus_set(StimulusFiles(table="stimuli.tsv", file="{kind}.png"), tmp_path, "own")
-    with pytest.raises(ValueError, match=r"names what is no column .* has no attribute 'name'\); it has"):
+    with pytest.raises(ValueError, match=r"names what is no column .* \('stimulus.name'\); it has"):
         read_stimulus_set(StimulusFiles(table="stimuli.tsv", file="{stimulus.name}.png"), tmp_path, "own")
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"own: 1 of 2 stimuli have no image file, the first is 'b' \(.*b.png\)"):
@@ -108,3 +108,25 @@ def test_images_and_categories_come_out_of_the_published_matlab_file(tmp_path):
     for name in ("other.mat", "broken.mat", "gone.mat"):
         with pytest.raises(ValueError, match=f"{name}: expected a MATLAB file with stimuli_92objs"):
             unpack_stimuli(tmp_path / name, tmp_path)
+
+
+def test_a_table_that_would_be_read_as_another_is_refused(tmp_path):
+    """pandas would cut a cell at a byte 0, and give the second of two columns of one name another."""
+    file = tmp_path / "stimuli.tsv"
+    file.write_bytes(b"stimulus\tkind\na\0b\tcat\n")
+    with pytest.raises(
+        ValueError, match=r"stimuli.tsv: expected a table of text in UTF-8, got a byte 0; write it again"
+    ):
+        read_text_table(file)
+    file.write_text("stimulus\tkind\tkind\na\tcat\tdog\n")
+    with pytest.raises(ValueError, match=r"stimuli.tsv: the column 'kind' stands twice; name or leave out the second"):
+        read_text_table(file)
+
+
+def test_sizes_and_numbers_have_limits():
+    for given, message in (
+        ({"table": "t.tsv", "size": (8, 5000)}, "less than or equal to 4096"),
+        ({"ids": "s{number}", "n": 10**7}, "less than or equal to 1000000"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            StimulusFiles(**given)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from brainrdl.fmri.read import read_trials
+from brainrdl.fmri.spec import BrainSpec
 
 
 def test_every_condition_has_a_row_a_run(bold_set):
@@ -105,7 +106,10 @@ def test_confounds_that_do_not_fit_are_told(bold_set):
     spec, folder = bold_set(confounds="run-{run}_confounds.tsv")
     for columns, message in (
         ({"n_rows": 79}, "run-1_confounds.tsv: 79 rows for 80 scans; expected a row a scan"),
-        ({"z": ["text"] * 80}, r"expected numbers \(.*text.*\); choose columns with confounds_columns"),
+        (
+            {"z": ["text"] * 80},
+            r"z in line 2 is .text.; expected a number or n/a; choose columns with confounds_columns",
+        ),
         ({"z": ["n/a"] * 80}, "the column 'z' has no number in it"),
         ({"z": ["inf"] * 80}, "run-1_confounds.tsv: the column 'z' has infinite values; write n/a"),
     ):
@@ -175,3 +179,29 @@ def test_unknown_subjects_regions_and_stimuli_are_told(bold_set):
         match=r"2 stimuli of subject 'sub-01' are not in the stimulus table, the first is 'c', run '1'; .*'C'",
     ):
         read_trials(listed, "sub-01", "all")
+
+
+def test_seconds_from_scan_to_scan_are_seconds(bold_set, save_volume):
+    spec, folder = bold_set(t_r=2000)
+    with pytest.raises(
+        ValueError, match=r"small: data.t_r is 2000 s; expected 0.01 to 100 s .not milliseconds.: correct"
+    ):
+        read_trials(spec, "sub-01", "all")
+    spec, folder = bold_set(n_runs=1)
+    series = np.random.default_rng(0).normal(1000, 20, (4, 3, 2, 80)).astype(np.float32)
+    save_volume(folder / "run-1_bold.nii.gz", series, t_r=1e-6)
+    with pytest.raises(ValueError, match=r"run-1_bold.nii.gz: the time from scan to scan is 1e-06 s; expected 0.01 to"):
+        read_trials(spec, "sub-01", "all")
+    raw = spec.model_dump(exclude_unset=True)
+    for key in ("t_r", "high_pass"):
+        with pytest.raises(ValueError, match=f"{key}"):
+            BrainSpec.model_validate({**raw, "data": {**raw["data"], key: float("inf")}})
+
+
+@pytest.mark.parametrize("cell", ["1_000", "0x10", "1,5", "True"])
+def test_a_confound_is_a_number_as_others_write_it(cell, bold_set):
+    spec, folder = bold_set(n_runs=1, confounds="run-{run}_confounds.tsv")
+    values = ["0.5", "n/a", cell, *map(str, range(77))]
+    (folder / "run-1_confounds.tsv").write_text("\n".join(["x", *values]) + "\n")
+    with pytest.raises(ValueError, match=f"run-1_confounds.tsv: x in line 4 is '{cell}'; expected a number or n/a"):
+        read_trials(spec, "sub-01", "all")

@@ -191,3 +191,12 @@ def test_selection_that_leaves_nothing_is_told(make_trials):
         ValueError, match="2 of the 3 stimuli for voxel selection were measured in two runs; expected at"
     ):
         voxel_reliability(trials, "run", ["s1", "s2", "other"])
+
+
+def test_responses_whose_squares_are_infinite_are_refused(make_trials):
+    trials = make_trials()
+    assert drop_bad_voxels(replace(trials, responses=trials.responses * 1e90)).responses.shape == trials.responses.shape
+    with pytest.raises(
+        ValueError, match=r"subject 'sub-01', roi 'IT': responses of up to .*e\+200, whose squares are inf"
+    ):
+        drop_bad_voxels(replace(trials, responses=trials.responses * 1e200))

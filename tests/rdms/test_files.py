@@ -108,6 +108,13 @@ def as_mat_7_3(vectors, ids, folder):
     return folder / "new.mat", {"stimuli": ids}, 0
 
 
+def as_hdf5_stacked_last(vectors, ids, folder):
+    """As MATLAB writes what was (n_rdms, n, n) in it."""
+    with h5py.File(folder / "last.h5", "w") as file:
+        file["rdm"] = np.moveaxis(squares(vectors), 0, -1) if len(vectors) != len(ids) else squares(vectors)
+    return folder / "last.h5", {"stimuli": ids, "key": "rdm"}, 0
+
+
 def as_condensed_csv(vectors, ids, folder):
     pd.DataFrame(vectors).to_csv(folder / "condensed.csv", header=False, index=False)
     return folder / "condensed.csv", {"stimuli": ids}, 1e-12
@@ -145,6 +152,7 @@ OF_MANY = [
     as_condensed_mat,
     as_struct_mat,
     as_mat_7_3,
+    as_hdf5_stacked_last,
     as_condensed_csv,
 ]
 
@@ -305,7 +313,8 @@ def test_what_is_no_rdm_is_told_with_the_ids(tmp_path):
     refused(
         r"a.npy: an RDM of 5 × 5, expected \(4, 4\) or \(6,\) for 4 stimuli, .*give the stimuli of this", good, ids[:4]
     )
-    refused(r"a.npy: 10 pairs, which 5 stimuli have, expected \(6, 6\) or \(15,\)", draw(5, 2, 0), ids_of(6))
+    for vectors in (draw(5, 2, 0), draw(5, 1, 0)[0]):
+        refused(r"a.npy: 10 pairs, which 5 stimuli have, expected \(6, 6\) or \(15,\)", vectors, ids_of(6))
     refused(r"a.npy: not square: an array of shape \(2, 7\)", np.ones((2, 7)))
     refused(r"a.npy: not square: an array of shape \(\)", np.array(1.0))
     refused(r"a.npy: not square: an array of shape \(0, 5, 5\)|an RDM of 5 × 5", np.ones((0, 5, 5)))
@@ -540,11 +549,11 @@ def test_an_hdf5_file_that_is_missing_or_something_else_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"RDM file '.*absent.h5' is not there; correct its name"):
         load_rdms(tmp_path / "absent.h5")
     (tmp_path / "text.h5").write_text("not HDF5")
-    with pytest.raises(ValueError, match=r"text.h5' is not an RDM file of rsatoolbox \(HDF5\)"):
+    with pytest.raises(ValueError, match=r"text.h5: is not an RDM file of rsatoolbox \(HDF5\)"):
         load_rdms(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["something"] = np.ones(3)
-    with pytest.raises(ValueError, match=r"other.h5' is not an RDM file of rsatoolbox \(HDF5\): 'dissimilarities'"):
+    with pytest.raises(ValueError, match=r"other.h5: is not an RDM file .*\(it has no 'dissimilarities'\)"):
         load_rdms(tmp_path / "other.h5")
 
 

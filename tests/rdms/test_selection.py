@@ -194,6 +194,12 @@ def test_rescaling_undoes_units():
     np.testing.assert_allclose(plain, truth * 31.01 / 3, rtol=1e-12)
 
 
+def test_a_mean_is_taken_in_double_precision():
+    rdms = select_rdms(draw(n_sessions=1), roi="IT")
+    rdms.dissimilarities = np.array([[1e8], [1.0], [-1e8]], np.float32) * np.ones((1, 21), np.float32)
+    np.testing.assert_allclose(average_rdms(rdms).dissimilarities[0], 1 / 3, rtol=1e-12)
+
+
 def test_order_of_rdms_does_not_move_a_mean():
     rdms = draw(missing=0.2)
     rows = np.random.default_rng(3).permutation(rdms.n_rdm)

@@ -13,7 +13,6 @@ from rsatoolbox.rdm import RDMs, calc_rdm
 
 from brainrdl.analysis import save_rdms
 from brainrdl.report.blocks import Picture
-from brainrdl.report.drawing import Figures
 
 LAYERS = ("conv1", "conv2", "fc", "softmax")
 # method -> (its test error, how far its fc layer lies towards the teacher's)
@@ -100,12 +99,6 @@ def without_saving(monkeypatch):
         return Picture(name, caption, b"", tuple(out / f"{name}.{suffix}" for suffix in formats))
 
     monkeypatch.setattr("brainrdl.report.drawing.picture", picture)
-
-
-@pytest.fixture
-def without_figures(monkeypatch):
-    """No figure of a run with a task is drawn."""
-    monkeypatch.setattr("brainrdl.report.task_report.draw", lambda run, out, formats: Figures())
 
 
 @pytest.fixture(scope="session", name="synthetic_run")

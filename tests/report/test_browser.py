@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import zlib
 from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from rsatoolbox.rdm import load_rdm
 
 from brainrdl.analysis import save_rdms
@@ -306,3 +310,156 @@ def test_several_runs_stand_on_one_page(browser, run, tmp_path, brain_run):
         choose(page, view="other")
         assert re.match(r"baseline, .*after epoch 8", page.inner_text("#rdm-title"))
         assert page.locator("#epoch-controls").is_visible()
+
+
+# Names that try to do something, in every place where a user's text goes
+
+MARK = "document.title='hostile'"
+ATTACKS = [
+    f"<script>{MARK}</script>",
+    f"</script><script>{MARK}</script>",
+    f"<img src=x onerror={MARK}>",
+    f"<svg onload={MARK}>",
+    f'" onmouseover="{MARK}" x="',
+    f"' onfocus='{MARK}' autofocus x='",
+    f"</title></style></textarea>--><svg onload={MARK}>",
+    f"<a href=javascript:{MARK}>x</a>",
+    f"[x](javascript:{MARK})",
+    f"javascript:{MARK}",
+    "{{7*7}}{% raw %}${7*7}",
+    "</style><style>body{display:none}</style>",
+    "red;background:url(https://x.org/a.png)",
+    "`code` **strong** $x^2$",
+]
+
+
+def bad(text):
+    """A name made hostile, the same in every file; each attack hits some names."""
+    return f"{text} {ATTACKS[zlib.crc32(str(text).encode()) % len(ATTACKS)]}"
+
+
+def poison(folder):
+    """Make every name in a run's files hostile that is no folder's: stimuli, classes, layers, regions, subjects, …"""
+    for path in folder.rglob("*.h5"):
+        rdms = load_rdm(str(path))
+        for name in ("layer", "roi", "subject"):
+            if name in rdms.rdm_descriptors:
+                rdms.rdm_descriptors[name] = [bad(value) for value in rdms.rdm_descriptors[name]]
+        for name in ("stimulus", "category"):
+            if name in rdms.pattern_descriptors:
+                rdms.pattern_descriptors[name] = [bad(value) for value in rdms.pattern_descriptors[name]]
+        save_rdms(rdms, path)
+    for path in [*folder.rglob("predictions.csv"), *folder.rglob("stimuli.csv")]:
+        table = pd.read_csv(path)
+        table["stimulus"] = [bad(value) for value in table["stimulus"]]
+        if "category" in table:
+            table["category"] = [bad(value) for value in table["category"]]
+            table = table.rename(columns={"category": bad("category")})
+        table.to_csv(path, index=False)
+    for path in folder.rglob("fold.json"):
+        told = json.loads(path.read_text())
+        told |= {name: [bad(value) for value in told[name]] for name in ("trained", "held_out")}
+        path.write_text(json.dumps(told))
+    settings = yaml.safe_load((folder / "experiment.yaml").read_text())
+    settings["name"] = bad(settings["name"])
+    if "score" in settings:
+        settings["score"]["layers"] = [bad(value) for value in settings["score"]["layers"]]
+        settings["stimuli"]["categories"] = bad("category")
+        settings["stimuli"]["spec"] = settings["score"]["spec"] = bad("spec")
+        for method in settings["methods"].values():
+            method["layers"] = {bad(layer): bad(roi) for layer, roi in method["layers"].items()}
+    else:
+        settings["published"] = {"source": bad("source"), "test_error_percent": {"baseline": 3.0}}
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory, synthetic_run, brain_run):
+    """The pages of a run with a task, of one with brains, and of both together; their run's names are hostile, too."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    methods = {"baseline": (0.1, 0.0), **{attack.replace("/", "|"): (0.06, 0.5) for attack in ATTACKS[:3]}}
+    classes = [bad(f"class {k}") for k in range(2)]
+    task = synthetic_run(folder / "a<svg onload=x>", methods, (0,), n_test=40, n_classes=2, names=classes, n_figure=N)
+    brains = brain_run(folder / "b<img src=x onerror=x>", n_stimuli=12)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("brainrdl.report.task_report.draw", lambda run, out, formats: Figures())
+        patched.setattr("brainrdl.report.brain_report.draw", lambda run, tables, out, formats: Figures())
+        joint = write_reports([poison(task), poison(brains)], folder / "joint")
+    return {
+        "task": task / "report" / "report.html",
+        "brain": brains / "report" / "report.html",
+        "joint": joint.page,
+    }
+
+
+# What a name could have made: elements and attributes that no page of ours has.
+FOREIGN = """() => [...document.querySelectorAll("*")].flatMap((e) => [
+  ...[...e.attributes].filter((a) => a.name.startsWith("on") || /^\\s*javascript:/i.test(a.value) && a.name === "href")
+    .map((a) => `${e.tagName} ${a.name}`),
+  ...(e.tagName === "SCRIPT" && !["", "application/json"].includes(e.type) ? ["SCRIPT"] : []),
+  ...(["IFRAME", "OBJECT", "EMBED", "BASE", "FORM"].includes(e.tagName) ? [e.tagName] : []),
+  ...(e.tagName === "IMG" && !e.src.startsWith("data:") ? ["IMG"] : []),
+])"""
+
+
+def assert_untouched(page, title):
+    assert page.title() == title
+    assert page.evaluate(FOREIGN) == []
+    assert page.evaluate("getComputedStyle(document.body).display") == "block"
+    assert page.locator("script:not([type])").count() == 2 and page.locator("style").first.is_hidden()
+
+
+@pytest.mark.parametrize("kind", ["task", "brain", "joint"])
+def test_no_name_does_anything_wherever_it_stands(kind, browser, poisoned):
+    joint = "a<svg onload=x> · b<img src=x onerror=x>"
+    title = {"task": bad("synthetic"), "brain": bad("brains"), "joint": joint}[kind]
+    with opened(browser, poisoned[kind]) as page:
+        data = page.evaluate("JSON.parse(document.getElementById('report-data').textContent)")
+        there = page.evaluate("document.body.textContent") + "\n".join(walked(data))
+        assert sum(attack in there for attack in ATTACKS) >= 9  # which words they are is their checksums' to say
+        for select in page.locator("#explorer select").all():
+            if select.is_visible():
+                for k in range(min(3, select.locator("option").count())):
+                    select.select_option(index=k)
+        point_at(page, 1, 9)
+        for element in page.locator("header, nav a, td, th, .dots-row, #pair, #rdm-title, figcaption").all()[:12]:
+            if element.is_visible():
+                element.hover(force=True)
+        page.wait_for_timeout(200)
+        assert_untouched(page, f"{title} · brainrdl report")
+        assert "49" not in page.inner_text("h1")
+
+
+def walked(value):
+    """The texts in nested lists and dicts."""
+    if isinstance(value, dict | list):
+        return [text for one in (value.values() if isinstance(value, dict) else value) for text in walked(one)]
+    return [value] if isinstance(value, str) and len(value) < 200 else []
+
+
+def test_a_script_that_came_in_would_not_run(browser, written, tmp_path):
+    """The page's policy knows its own two scripts and no other; without it the same page would be taken over."""
+    html = written.read_text(encoding="utf-8")
+    planted = html.replace("</main>", f"<script>{MARK}</script><img src='data:,' onerror=\"{MARK}\"></main>")
+    assert planted != html
+    policy = re.search(r"<meta http-equiv=.Content-Security-Policy.[^>]*>", planted).group()
+    assert policy.count("'sha256-") == 2 and "script-src 'sha256-" in policy and "'unsafe-inline'; img" in policy
+    titles = {}
+    for name, text in (("with", planted), ("without", planted.replace(policy, ""))):
+        (tmp_path / f"{name}.html").write_text(text, encoding="utf-8")
+        page = browser.new_page()
+        page.goto((tmp_path / f"{name}.html").as_uri())
+        page.wait_for_selector("#rdm .nsewdrag")
+        page.wait_for_timeout(200)
+        assert page.evaluate(FOREIGN) == ["IMG onerror"]  # by which it would be seen above
+        titles[name] = page.title()
+        page.close()
+    assert titles == {"with": "synthetic · brainrdl report", "without": "hostile"}
+
+
+@pytest.mark.parametrize("kind", ["task", "brain"])
+def test_the_markdown_of_a_report_holds_no_html_and_no_link_to_elsewhere(kind, poisoned):
+    text = (poisoned[kind].parent / "results.md").read_text(encoding="utf-8")
+    assert "&lt;" in text or "&#40;" in text
+    assert re.findall(r"<[a-zA-Z/!?]|\]\((?![\w.-]+\))", text) == []

@@ -126,6 +126,7 @@ def test_paths_of_the_machine_are_names_in_what_is_kept(run, tmp_path):
     settings = yaml.safe_load(file.read_text())
     settings["data"]["spec"] = "/home/somebody/private/faces.yaml"
     file.write_text(yaml.safe_dump(settings))
+    (tmp_path / "run" / "checksums.json").unlink()  # it was changed on purpose
     keep_results(tmp_path / "run", tmp_path / "kept")
     assert yaml.safe_load((tmp_path / "kept" / "experiment.yaml").read_text())["data"]["spec"] == "faces.yaml"
 
@@ -134,7 +135,7 @@ def test_only_a_finished_run_with_a_task_is_kept_and_nothing_else_is_replaced(ru
     with pytest.raises(ValueError, match="is a run with brains as teachers"):
         keep_results(brain_run(tmp_path / "brains"), tmp_path / "dest")
     shutil.copytree(run, tmp_path / "half")
-    (tmp_path / "half" / "rdl" / "seed-1" / "predictions.csv").unlink()
+    shutil.rmtree(tmp_path / "half" / "rdl" / "seed-1")
     with pytest.raises(ValueError, match=r"half' is not finished: rdl, seed 1 is missing; let `brainrdl run` end"):
         keep_results(tmp_path / "half", tmp_path / "dest")
     assert not (tmp_path / "dest").exists()
@@ -204,6 +205,7 @@ def test_mistakes_in_what_was_published_are_told(run, tmp_path, published, messa
     shutil.copytree(run, tmp_path / "run")
     file = tmp_path / "run" / "experiment.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "published": published}))
+    (tmp_path / "run" / "checksums.json").unlink()  # it was changed on purpose
     with pytest.raises(ValueError, match=f"experiment.yaml: {message}"):
         write_report(tmp_path / "run")
 

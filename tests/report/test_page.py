@@ -219,6 +219,23 @@ def task_run(tmp_path_factory, synthetic_run):
     return synthetic_run(folder, methods, (0, 1), n_test=60, n_classes=2, names=names, n_figure=12)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<img src=x>", "&lt;img src=x>"),
+        ("\\<b>`<i>`</b>", "\\&lt;b>`&lt;i>`&lt;/b>"),  # no backslash undoes it
+        ("[x](javascript:y)", "[x]&#40;javascript:y)"),
+        ("[x]: javascript:y", "[x]&#58; javascript:y"),
+        ("p < 0.05, [0.1 … 0.2]: (a) [x.md](x.md)", "p < 0.05, [0.1 … 0.2]: (a) [x.md](x.md)"),
+    ],
+)
+def test_html_and_links_to_elsewhere_are_text_in_markdown(text, expected):
+    blocks = [Heading(text), Paragraph(text), Bullets((text,)), Table(pd.DataFrame({text: [text]}))]
+    heading, paragraph, bullets, table = as_markdown(blocks).strip().split("\n\n")
+    assert (heading, paragraph, bullets) == (f"## {expected}", expected, f"- {expected}")
+    assert table.count(f"| {expected} |") == 2
+
+
 def test_a_name_is_text_and_nothing_else(task_run, without_figures):
     html = write_report(task_run).page.read_text(encoding="utf-8")
     assert HOSTILE not in html
@@ -332,7 +349,7 @@ def test_damaged_files_of_a_brain_run_are_named(tmp_path, brain_run, without_fig
             "stimuli: {}\nmethods: {}",
             r"experiment\.yaml: expected the keys methods .* students",
         ),
-        (part / "part.json", "[1]", r"split-0_fold-1/part\.json: expected the keys finished; delete it"),
+        (part / "part.json", "[1]", r"split-0_fold-1/part\.json: expected the keys finished; delete the folder"),
         (part / "fold.json", '{"split": 0}', r"split-0_fold-1/fold\.json: expected the keys split, fold, group"),
         (run / "stimuli.csv", "", r"stimuli\.csv' is not a table"),
         (run / "stimuli.csv", "a,b\n1,2\n", r"stimuli\.csv': column 'stimulus' is missing"),

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from functools import partial
+from random import Random
 
 import pytest
 import torch
@@ -186,6 +187,69 @@ def test_damage(net, stimuli, tmp_path, damage):
     damage(only(tmp_path))
     with pytest.raises(ValueError, match=r"the pattern cache .* is damaged; delete it"):
         NetworkTeacher(net, ["3"], cache=tmp_path).patterns(batch(stimuli, range(10)))
+
+
+def test_any_changed_bit_of_a_kept_pattern_or_of_the_index_is_told(net, stimuli, tmp_path):
+    whole = NetworkTeacher(net, ["1", "3"], cache=tmp_path)
+    whole.patterns(batch(stimuli, range(10)))
+    folder, random = only(tmp_path), Random(0)
+    names = [name for name in ("0.f32", "1.f32", "0.json", "index.jsonl") for _ in range(12)]
+    for name in names:
+        before = (folder / name).read_bytes()
+        changed = bytearray(before)
+        # A new line's bit at the end would be a torn line, which costs one stimulus.
+        changed[random.randrange(len(changed) - 1)] ^= 1 << random.randrange(8)
+        (folder / name).write_bytes(changed)
+        with pytest.raises(ValueError, match=r"the pattern cache .* is damaged.*; delete it"):
+            NetworkTeacher(net, ["1", "3"], cache=tmp_path).patterns(batch(stimuli, range(10)))
+        (folder / name).write_bytes(before)
+    for name in ("0.f32", "1.json"):
+        before = (folder / name).read_bytes()
+        (folder / name).unlink()
+        with pytest.raises(ValueError, match=r"the pattern cache .* is damaged; delete it"):
+            NetworkTeacher(net, ["1", "3"], cache=tmp_path).patterns(batch(stimuli, range(10)))
+        (folder / name).write_bytes(before)
+    (folder / "1.f32").write_bytes((folder / "0.f32").read_bytes())
+    with pytest.raises(ValueError, match=r"the pattern cache .* is damaged \(patterns of '3'\); delete it"):
+        NetworkTeacher(net, ["1", "3"], cache=tmp_path).patterns(batch(stimuli, range(10)))
+
+
+def test_a_row_is_compared_once_and_only_where_it_is_read(net, stimuli, tmp_path):
+    NetworkTeacher(net, ["1", "3"], cache=tmp_path).patterns(batch(stimuli, range(10)))
+    data = only(tmp_path) / "0.f32"
+    changed = bytearray(data.read_bytes())
+    changed[9 * 4 * 6] ^= 1  # of the last stimulus
+    reader = NetworkTeacher(net, ["1", "3"], cache=tmp_path)
+    reader.patterns(batch(stimuli, [9]))
+    data.write_bytes(changed)
+    fresh = NetworkTeacher(net, ["1", "3"], cache=tmp_path)
+    fresh.patterns(batch(stimuli, range(9)))
+    with pytest.raises(ValueError, match="patterns of '1'"):
+        fresh.patterns(batch(stimuli, [9]))
+    reader.patterns(batch(stimuli, [9]))  # has read it, and does not pay again
+
+
+def test_a_folder_of_an_older_version_is_read_and_grows(net, seen, stimuli, tmp_path):
+    NetworkTeacher(net, ["3"], cache=tmp_path).patterns(batch(stimuli, range(10)))
+    folder = only(tmp_path)
+    lines = [json.loads(line)[:2] for line in (folder / "index.jsonl").read_text().splitlines()]
+    (folder / "index.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (folder / "0.json").write_text(json.dumps({"layer": "3", "shape": [4]}))
+    described = json.loads((folder / "1.json").read_text())
+    (folder / "1.json").write_text(json.dumps({"layer": described["layer"], "shape": described["shape"]}))
+    for rows in (range(10), range(5, 15), range(15)):
+        found = NetworkTeacher(net, ["3"], cache=tmp_path).patterns(batch(stimuli, rows))["3"]
+        torch.testing.assert_close(found, expected(net, batch(stimuli, rows)), rtol=1e-4, atol=1e-6)
+    assert seen[:2] == [10, 5]
+    lengths = [len(json.loads(line)) for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert lengths == [2] * 10 + [4] * 5
+
+
+def test_a_killed_writer_leaves_no_damage(net, stimuli, tmp_path):
+    NetworkTeacher(net, ["3"], cache=tmp_path).patterns(batch(stimuli, range(4)))
+    (only(tmp_path) / ".0.99999999.draft.json").write_text('{"la')
+    found = NetworkTeacher(net, ["3"], cache=tmp_path).patterns(batch(stimuli, range(4)))["3"]
+    torch.testing.assert_close(found, expected(net, batch(stimuli, range(4))), rtol=1e-4, atol=1e-6)
 
 
 def test_teachers_share_a_folder(net, seen, stimuli, tmp_path):

@@ -46,6 +46,26 @@ def test_contract(kind, check_contract):
     check_contract(control, batch(IDS))
 
 
+def test_names_without_weights_count_every_pair_alike_beside_those_that_have_some():
+    class Mixed:
+        """Of whose names only IT says how much a pair counts."""
+
+        names, dissimilarity, unbiased = ("IT", "EVC"), "crossnobis", True
+        source = measured(weights="repetitions")
+
+        def targets(self, stimuli, pairs):
+            found = self.source.targets(stimuli, pairs)
+            return found | {"EVC": found["EVC"]._replace(weights=None)}
+
+        def covers(self, ids):
+            return self.source.covers(ids)
+
+    control = make_control("random", Mixed(), IDS[6:18])
+    weights = {name: targets(control, name, IDS[6:18]).weights for name in ("IT", "EVC")}
+    torch.testing.assert_close(weights["EVC"], torch.ones_like(weights["EVC"]))
+    torch.testing.assert_close(weights["IT"], targets(Mixed(), "IT", IDS[6:18]).weights)
+
+
 def test_contract_of_renamed(check_contract):
     renamed = RenamedTeacher(measured(), {"IT": "EVC", "V1": "IT"})
     assert renamed.names == ("IT", "EVC", "V1")

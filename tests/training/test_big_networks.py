@@ -19,7 +19,7 @@ from brainrdl.experiment import RunOptions, run_experiment
 from brainrdl.experiment_file import load_experiment
 from brainrdl.layers import record_layers
 from brainrdl.objectives import RDLObjective, Stage, sgd
-from brainrdl.randomness import Draw
+from brainrdl.randomness import Draw, torch_seeded
 from brainrdl.ranks import Share
 from brainrdl.reductions import Reducer, Reduction
 from brainrdl.sources import NetworkTeacher
@@ -320,6 +320,20 @@ def test_computed_again_is_bit_by_bit_the_same(
         states.append(snapshot(student))
     assert_equal_states(*states)
     assert histories[0] == histories[1]
+
+
+def test_several_gradients_of_one_forward_that_is_computed_again(make_net, train):
+    """With batch norm and dropout; each is that of a network which keeps everything."""
+    gradients = []
+    for parts in ([], [*CONVOLUTIONS, "dropout"]):
+        network = make_net(0)
+        with recomputed(network, parts), torch_seeded(3):
+            output = network(train.images)
+            weights = list(network.parameters())
+            both = [torch.autograd.grad(output[:, k].sum(), weights, retain_graph=True) for k in (0, 1)]
+        gradients.append([gradient for one in both for gradient in one])
+    assert len(gradients[0]) == len(gradients[1]) and any(gradient.any() for gradient in gradients[1])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
 def test_brain_data_whose_batch_norm_stays_as_it_is(make_net, teacher, train, fit, snapshot, assert_equal_states):

@@ -15,6 +15,7 @@ from brainrdl.stimuli import Stimuli
 from brainrdl.training import Trainer
 from brainrdl.training.stage import prepare_objectives, stage_module
 from brainrdl.training.sums import EpochSums
+from brainrdl.training.training_state import describe_training
 
 
 def draw_images(n_stimuli, prefix, size=8):
@@ -424,7 +425,7 @@ def test_break_and_resume(make_net, train, shown, source, teacher, snapshot, tmp
 
 def test_a_checkpoint_names_the_settings_that_were_set(make_net, train, shown, source, tmp_path):
     plain = Trainer(make_net(0), Stage(), accelerator="cpu")
-    assert set(plain._training()) == {"seed", "batch_size", "keep", "stages"}
+    assert set(describe_training(plain)) == {"seed", "batch_size", "keep", "stages"}
     stage = Stage(RDLObjective(source, {"fc": "sub-1"}, stream="stimuli"), epochs=2)
     place = tmp_path / "last.pt"
     for _ in Trainer(make_net(0), stage, batch_size=16, accelerator="cpu", checkpoint=place).fit(train, shown):

@@ -358,8 +358,8 @@ def test_an_objective_of_the_stimulus_stream_beside_the_task(student, train, fit
     objective = RDLObjective(source, {"pool2": "it"}, discrepancy="correlation", stream="stimuli")
     rows = fit(student, Stage(objective, epochs=3), train, measured)
     assert {"task", "rdl/pool2", "train_error"} <= rows[0].keys()
-    # One batch is looked at before. Then 3 epochs of 4 steps are 4 passes over the stimuli of 3 batches each.
-    asked = source.asked[16:]
+    # One batch is looked at twice before. Then 3 epochs of 4 steps are 4 passes over the stimuli of 3 batches each.
+    asked = source.asked[2 * 16 :]
     assert len(asked) == 4 * 40
     passes = [asked[start : start + 40] for start in range(0, 160, 40)]
     assert all(sorted(one) == sorted(measured.ids) for one in passes)

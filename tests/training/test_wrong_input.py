@@ -233,7 +233,7 @@ def test_a_loss_that_is_no_longer_finite(make_net, train, fit, tmp_path):
 
 
 class Diverging:
-    """A teacher whose dissimilarities are too large for float32 once squared, from its fourth batch on."""
+    """A teacher whose dissimilarities are too large for float32 once squared, from the seventh step on."""
 
     names, dissimilarity = ("it",), "euclidean"
 
@@ -247,11 +247,12 @@ class Diverging:
         from brainrdl.stimuli import Targets
 
         self.n_calls += 1
-        return {"it": Targets(torch.full((len(pairs.i),), 1e30 if self.n_calls > 7 else 0.0))}
+        size = 1e30 if self.n_calls > 8 else 1e-3
+        return {"it": Targets(size * (1 + torch.arange(len(pairs.i)) % 3))}
 
 
 def test_the_term_and_layer_are_named(student, fit, train):
-    # One call before the training, four in the first epoch.
+    # Two calls before the training, four in the first epoch.
     stage = Stage(RDLObjective(Diverging(), {"pool2": "it"}), epochs=3, name="second")
     message = r"loss term rdl at layer 'pool2' became inf in stage 'second', epoch 1, step 2: lower .* warm alpha up"
     with pytest.raises(FloatingPointError, match=message):

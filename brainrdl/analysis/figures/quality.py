@@ -10,7 +10,7 @@ import pandas as pd
 from brainrdl.analysis.figures.rdm import draw_rdm
 from brainrdl.analysis.figures.rdm_colours import shade
 from brainrdl.analysis.figures.rdm_sides import arrange, draw_sides
-from brainrdl.analysis.figures.style import MILLIMETRE, WIDTH, looks, new_figure, print_style
+from brainrdl.analysis.figures.style import MILLIMETRE, PAGE, WIDTH, looks, new_figure, print_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rsatoolbox.rdm import RDMs
 
 _LARGEST = 55 * MILLIMETRE  # of an RDM
-_BELOW = 2.2  # inches
+_BELOW, _AROUND = 2.2, 0.8  # inches: under all RDMs, and beside each
 _ROIS_A_ROW = 4
 _RELIABILITIES = {"rdm_reliability": "RDM", "pattern_reliability": "patterns"}
 
@@ -26,7 +26,8 @@ _RELIABILITIES = {"rdm_reliability": "RDM", "pattern_reliability": "patterns"}
 def plot(rdms: RDMs, table: pd.DataFrame, title: str = "") -> Figure:
     """Each region's RDM, the mean over subjects and sessions; below, a dot a subject: reliability, ceilings, voxels.
 
-    NaN in an RDM (not measured) is hatched.
+    NaN in an RDM (not measured) is hatched. Of more regions than fit on a page the first ones are shown, and the title
+    says so: `n_shown`.
 
     rdms: pattern_descriptor category, where there is one, sorts and names. table: a row an RDM, in their order, with
     the columns subject and roi, ceiling_low, ceiling_high, n_voxels (or n_stimuli) and, where they are known,
@@ -35,12 +36,17 @@ def plot(rdms: RDMs, table: pd.DataFrame, title: str = "") -> Figure:
     """
     if len(table) != rdms.n_rdm:
         raise ValueError(f"the quality figure needs a row an RDM, got {len(table)} rows for {rdms.n_rdm} RDMs")
-    rois = list(dict.fromkeys(table["roi"]))
+    n_rois = table["roi"].nunique()
+    rois = list(dict.fromkeys(table["roi"]))[: n_shown(n_rois)]
+    if len(rois) < n_rois:
+        title = f"{title}: the first {len(rois)} of {n_rois} regions".removeprefix(": ")
+        shown = np.flatnonzero(table["roi"].isin(rois))
+        rdms, table = rdms[shown], table.iloc[shown]
     n_columns = min(max(len(rois), 2), _ROIS_A_ROW)
     n_rows = -(-len(rois) // n_columns)
     with print_style():
-        cell = min((WIDTH - 0.5) / n_columns - 0.7, _LARGEST)
-        height = n_rows * (cell + 0.8) + 0.2
+        cell = _side(n_columns)
+        height = n_rows * (cell + _AROUND) + 0.2
         figure = new_figure(width=WIDTH, height=height + _BELOW, padding=0.06)
         above, below = figure.subfigures(2, 1, height_ratios=[height, _BELOW], squeeze=False).flat
         means = _mean_rdms(rdms, [np.flatnonzero(table["roi"] == roi) for roi in rois])
@@ -63,6 +69,17 @@ def plot(rdms: RDMs, table: pd.DataFrame, title: str = "") -> Figure:
             ax.set_xticks(range(len(rois)), rois, rotation=90 if max(map(len, rois)) * len(rois) > 24 else 0)
             ax.set_xlim(-0.6, len(rois) - 0.4)
     return figure
+
+
+def n_shown(n_rois: int) -> int:
+    """How many regions, of so many, `plot` shows."""
+    n_rows = int((PAGE - _BELOW - 0.2) / (_side(_ROIS_A_ROW) + _AROUND))
+    return min(n_rois, n_rows * _ROIS_A_ROW)
+
+
+def _side(n_columns: int) -> float:
+    """Of an RDM, in inches."""
+    return min((WIDTH - 0.5) / n_columns - 0.7, _LARGEST)
 
 
 def _reliabilities(ax: Axes, table: pd.DataFrame, rois: list[str]) -> None:

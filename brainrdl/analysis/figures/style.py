@@ -133,9 +133,14 @@ def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = ("png
         "svg": {"Date": None, "Creator": None},
     }
     written = []
+    layout = figure.get_layout_engine()
     with print_style():
-        for name in check_formats(formats):
-            target = Path(f"{path}.{name}")
-            write_atomically(target, partial(figure.savefig, format=name, dpi=300, metadata=metadata[name]))
-            written.append(target)
+        try:
+            for name in check_formats(formats):
+                target = Path(f"{path}.{name}")
+                write_atomically(target, partial(figure.savefig, format=name, dpi=300, metadata=metadata[name]))
+                written.append(target)
+                figure.set_layout_engine("none")  # places are found once for all formats: it takes long
+        finally:
+            figure.set_layout_engine(layout)
     return tuple(written)

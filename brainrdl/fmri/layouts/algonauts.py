@@ -16,7 +16,7 @@ from brainrdl.fmri.layouts.selection import known_roi
 from brainrdl.fmri.paths import fill
 from brainrdl.fmri.spec import BrainSpec, Roi
 from brainrdl.fmri.trials import Trials
-from brainrdl.restricted_files import load_dict
+from brainrdl.restricted_files import load_dict, reading
 
 _IMAGE = re.compile(r"train-(\d{4,})_(nsd-\d{5})\.png")
 
@@ -66,7 +66,8 @@ def _numbered(roi: Roi, folder: Path, subject: str) -> Roi:
         return roi
     atlas = fill(roi.atlas, folder, subject, hemispheres=("lh",))[0]
     mapping = atlas.with_name(f"mapping_{atlas.name.removeprefix('lh.').replace('_challenge_space', '')}")
-    numbers = {str(name): int(number) for number, name in load_dict(mapping).items()}
+    with reading(mapping, "expected a number and a name of each label", "fetch it again"):
+        numbers = {str(name): int(number) for number, name in load_dict(mapping).items()}
     unknown = [label for label in roi.labels if isinstance(label, str) and label not in numbers]
     if unknown:
         raise ValueError(f"{mapping}: no label '{unknown[0]}'; it has: {', '.join(numbers)}")

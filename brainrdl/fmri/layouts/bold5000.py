@@ -25,6 +25,7 @@ from brainrdl.fmri.layouts.selection import (
 )
 from brainrdl.fmri.spec import BrainSpec
 from brainrdl.fmri.trials import Trials
+from brainrdl.restricted_files import reading
 
 SESSIONS = {"CSI1": 15, "CSI2": 15, "CSI3": 15, "CSI4": 9}
 STIMULI_PER_RUN = 37
@@ -87,7 +88,8 @@ def _trial_table(path: Path, files: dict[int, Path], n_trials: dict[int, int]) -
     """A row a trial of the first sessions, in the order of CSIx_imgnames.txt. n_trials: by session."""
     if not path.is_file():
         raise ValueError(f"no order of trials {path}; fetch it with the responses")
-    names = path.read_text("utf-8").split()
+    with reading(path, "expected the images' names", "fetch it again"):
+        names = path.read_text("utf-8").split()
     for k, number in n_trials.items():
         if number % STIMULI_PER_RUN:
             raise ValueError(

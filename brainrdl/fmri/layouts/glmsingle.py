@@ -6,6 +6,7 @@ Source: Prince et al. (2022), eLife 11:e77599; cvnlab/GLMsingle, glmsingle/glmsi
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from brainrdl.fmri.layouts.selection import (
 from brainrdl.fmri.paths import fill
 from brainrdl.fmri.spec import BrainSpec
 from brainrdl.fmri.trials import Trials
+from brainrdl.rdms.hdf5 import check_stored, open_hdf5
 from brainrdl.restricted_files import load_dict
 
 MODELS = ("TYPEB_FITHRF", "TYPEC_FITHRF_GLMDENOISE", "TYPED_FITHRF_GLMDENOISE_RR")
@@ -92,17 +94,13 @@ def _read_hdf5(path: Path, mask: np.ndarray, roi: str) -> np.ndarray:
     """(n_trials, n_voxels) float32, a plane of voxels at a time."""
     import h5py
 
-    try:
-        with h5py.File(path) as file:
-            if not isinstance(file.get("betasmd"), h5py.Dataset):
-                raise ValueError(
-                    f"{path}: expected the data set 'betasmd', got: {', '.join(file)}; run GLMsingle again"
-                )
-            betas = file["betasmd"]
-            planes = _as_voxels(mask, betas.shape, path, roi)
-            parts = [betas[x][inside] for x, inside in enumerate(planes) if inside.any()]
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error}); copy or write it again") from None
+    with open_hdf5(path, "cannot be read", "copy or write it again") as file:
+        betas = file.get("betasmd")
+        if not isinstance(betas, h5py.Dataset):
+            raise ValueError(f"{path}: expected the data set 'betasmd', got: {', '.join(file)}; run GLMsingle again")
+        planes = _as_voxels(mask, betas, path, roi)
+        check_stored(betas, path)
+        parts = [betas[x][inside] for x, inside in enumerate(planes) if inside.any()]
     return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts]).T.astype(np.float32)
 
 
@@ -110,12 +108,18 @@ def _read_npy(path: Path, mask: np.ndarray, roi: str) -> np.ndarray:
     betas = load_dict(path).get("betasmd")
     if not isinstance(betas, np.ndarray):
         raise ValueError(f"{path}: expected a dict with the array 'betasmd'; run GLMsingle again")
-    inside = _as_voxels(mask, betas.shape, path, roi)
+    inside = _as_voxels(mask, betas, path, roi)
     return np.asarray(betas[inside].T, dtype=np.float32)
 
 
-def _as_voxels(mask: np.ndarray, shape: tuple[int, ...], path: Path, roi: str) -> np.ndarray:
-    """`mask` in the shape of `betasmd`'s voxels: (x, y, z), or (n, 1, 1) or (n,) where the data were units x time."""
+def _as_voxels(mask: np.ndarray, betas: Any, path: Path, roi: str) -> np.ndarray:
+    """`mask` in the shape of `betasmd`'s voxels: (x, y, z), or (n, 1, 1) or (n,) where the data were units x time.
+
+    betas: an array, in memory or in HDF5. Raises ValueError where it is not of real numbers, or of other voxels.
+    """
+    if betas.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: expected betasmd of real numbers, got {betas.dtype}; run GLMsingle again")
+    shape: tuple[int, ...] = betas.shape or ()
     voxels = shape[:-1]
     if len(voxels) not in (1, 3) or mask.size != np.prod(voxels) or (mask.ndim == 3 and mask.shape != voxels):
         raise ValueError(

@@ -26,6 +26,9 @@ from brainrdl.fmri.layouts.selection import (
 )
 from brainrdl.fmri.spec import BrainSpec
 from brainrdl.fmri.trials import Trials
+from brainrdl.rdms.hdf5 import check_stored, open_hdf5
+from brainrdl.rdms.matlab import mat_variables, real_array
+from brainrdl.restricted_files import reading
 
 SESSIONS = {f"subj{k:02d}": n for k, n in enumerate((40, 40, 32, 30, 40, 32, 40, 30), start=1)}
 TRIALS_PER_SESSION = 750  # in 12 runs of 63 and 62 by turns
@@ -151,10 +154,10 @@ def _trial_table(folder: Path, subject: str) -> pd.DataFrame:
 
 def _from_behaviour(path: Path) -> pd.DataFrame:
     columns = ["SESSION", "RUN", "73KID", "10KID"]
-    try:
+    with reading(path, f"expected a table of whole numbers, with the columns {', '.join(columns)}", "fetch it again"):
         table = pd.read_csv(path, sep="\t", usecols=columns, dtype=int)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: expected a table with the columns {', '.join(columns)} ({error})") from None
+    if table.empty:
+        raise ValueError(f"{path}: there is no trial in it; fetch it again")
     if (table["SESSION"].diff() < 0).any():
         raise ValueError(f"{path}: expected the trials in the order of the sessions; fetch it again")
     for name in "SESSION", "RUN":
@@ -163,19 +166,26 @@ def _from_behaviour(path: Path) -> pd.DataFrame:
 
 
 def _from_design(path: Path, subject: str) -> pd.DataFrame:
-    from scipy.io import loadmat
-
-    try:
-        design = loadmat(path, variable_names=["masterordering", "subjectim"])
-        order, images = design["masterordering"].ravel().astype(int), design["subjectim"].astype(int)
-    except (KeyError, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path}: expected masterordering and subjectim ({error}); fetch it again") from None
+    names = ("masterordering", "subjectim")
+    design = mat_variables(path, names)
+    for name in names:
+        if name not in design:
+            raise ValueError(f"{path}: expected masterordering and subjectim ('{name}' is missing); fetch it again")
+    order, images = (_whole(real_array(design[name], path, name), path, name) for name in names)
+    order = order.ravel()
     n_sessions = SESSIONS[subject]
     order = order[: n_sessions * TRIALS_PER_SESSION]
-    if len(order) < n_sessions * TRIALS_PER_SESSION or len(images) != len(SESSIONS) or order.min() < 1:
+    lowest = order.min(initial=1)
+    if (
+        len(order) < n_sessions * TRIALS_PER_SESSION
+        or len(images) != len(SESSIONS)
+        or lowest < 1
+        or images.ndim != 2
+        or order.max() > images.shape[1]
+    ):
         raise ValueError(
             f"{path}: expected masterordering of at least {n_sessions * TRIALS_PER_SESSION} trials, counted from 1, "
-            f"and subjectim of 8 rows, got {len(order)} (from {order.min()}) and {images.shape}; fetch it again"
+            f"and subjectim of 8 rows, got {len(order)} (from {lowest}) and {images.shape}; fetch it again"
         )
     run_lengths = [63, 62] * 6
     table = pd.DataFrame(
@@ -187,6 +197,12 @@ def _from_design(path: Path, subject: str) -> pd.DataFrame:
     )
     table["73KID"] = images[list(SESSIONS).index(subject), order - 1]
     return table
+
+
+def _whole(values: np.ndarray, path: Path, name: str) -> np.ndarray:
+    if not (np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < 2**31)).all():
+        raise ValueError(f"{path}: '{name}' is not of whole numbers; fetch it again")
+    return values.astype(int)
 
 
 def _read_session(files: list[Path], region: Region, roi: str) -> np.ndarray:
@@ -213,16 +229,14 @@ def _read_hdf5(path: Path, mask: np.ndarray, roi: str) -> np.ndarray:
     """
     import h5py
 
-    try:
-        with h5py.File(path) as file:
-            if "betas" not in file:
-                raise ValueError(f"{path}: expected the data set 'betas', got: {', '.join(file)}; fetch it again")
-            betas = file["betas"]
-            _check_shape(path, betas.shape[::-1], (*mask.shape, TRIALS_PER_SESSION), roi)
-            _check_type(path, betas.dtype, np.dtype(np.int16))
-            columns = [betas[:, z, y, x] for x, y, z in zip(*np.nonzero(mask), strict=True)]
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error}); fetch it again") from None
+    with open_hdf5(path, "cannot be read", "fetch it again") as file:
+        betas = file.get("betas")
+        if not isinstance(betas, h5py.Dataset):
+            raise ValueError(f"{path}: expected the data set 'betas', got: {', '.join(file)}; fetch it again")
+        _check_shape(path, (betas.shape or ())[::-1], (*mask.shape, TRIALS_PER_SESSION), roi)
+        _check_type(path, betas.dtype, np.dtype(np.int16))
+        check_stored(betas, path)
+        columns = [betas[:, z, y, x] for x, y, z in zip(*np.nonzero(mask), strict=True)]
     return np.stack(columns, axis=1).astype(np.float32) / np.float32(SCALE)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from brainrdl.fmri.events import read_tsv
 from brainrdl.fmri.images import Region, is_surface, load_volume, read_region
 from brainrdl.fmri.paths import fill
 from brainrdl.fmri.spec import BrainSpec, LayoutSettings, Roi
+from brainrdl.restricted_files import reading
 
 VOLUMES_AT_ONCE = 50
 
@@ -39,6 +39,16 @@ def read_table(path: Path, columns: Sequence[str], what: str) -> pd.DataFrame:
         if name not in table:
             raise ValueError(f"{path}: the column '{name}' is missing; it has: {', '.join(table.columns[:20])}")
     return table
+
+
+def whole_numbers(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    """A column of a table of text as integers. Raises ValueError naming file, column and line of the first other."""
+    texts = table[column]
+    wrong = ~texts.str.fullmatch("-?[0-9]{1,15}").astype(bool)
+    if wrong.any():
+        line = int(wrong.to_numpy().argmax()) + 2
+        raise ValueError(f"{path}: {column} in line {line} is '{texts[wrong].iloc[0]}'; expected a whole number")
+    return texts.astype(int)
 
 
 def choose_sessions(
@@ -122,7 +132,7 @@ def trial_volumes(path: Path) -> Any:
     import nibabel
 
     load_volume(path)
-    image: Any = nibabel.load(path, keep_file_open=True)
+    image: Any = nibabel.load(path, keep_file_open=True)  # which was possible a moment ago
     if len(image.shape) != 4:
         raise ValueError(f"{path}: expected (x, y, z, trials), got shape {image.shape}; fetch the file of responses")
     return image
@@ -134,10 +144,8 @@ def read_masked(image: Any, mask: np.ndarray, path: Path) -> np.ndarray:
     Raises ValueError where the file is cut short or damaged. path: for the message.
     """
     values = np.empty((image.shape[3], int(mask.sum())), dtype=np.float32)
-    try:
+    with reading(path, "cannot be read", "fetch it again"):
         for start in range(0, len(values), VOLUMES_AT_ONCE):
             block = np.asarray(image.dataobj[..., start : start + VOLUMES_AT_ONCE])
             values[start : start + VOLUMES_AT_ONCE] = block[mask].T
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fetch it again") from None
     return values

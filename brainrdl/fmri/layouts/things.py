@@ -6,6 +6,7 @@ Source: Hebart et al. (2023), eLife 12:e82580; ViCCo-Group/THINGS-data, MRI/note
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from brainrdl.fmri.layouts.selection import (
     known_roi,
     layout_settings,
     read_table,
+    whole_numbers,
 )
 from brainrdl.fmri.paths import fill
 from brainrdl.fmri.spec import BrainSpec, Roi
 from brainrdl.fmri.trials import Trials
+from brainrdl.rdms.hdf5 import check_stored, open_hdf5
 
 
 def read_things(spec: BrainSpec, folder: Path, subject: str, roi: str) -> Trials:
@@ -41,10 +44,10 @@ def read_things(spec: BrainSpec, folder: Path, subject: str, roi: str) -> Trials
     _check_trials(table, stimuli)
     voxels, inside = _voxels(known_roi(spec, roi), folder, subject, roi)
     n_trials = len(table)
-    numbers = table["session"].astype(int)
+    numbers = whole_numbers(table, "session", stimuli)
     chosen = choose_sessions(settings.sessions, sorted(set(numbers)), numbers.max(), what, str(stimuli))
     table = enough_repetitions(table[numbers.isin(chosen)], settings.min_repetitions, what)
-    columns = table["trial_id"].astype(int).to_numpy()
+    columns = whole_numbers(table, "trial_id", stimuli).to_numpy()
     responses = _read_responses(path, voxels, np.flatnonzero(inside), n_trials, columns)
     test = frozenset(table["stimulus"][table["trial_type"] == "test"])
     return Trials(responses, table, subject, roi, repeated_only=test)
@@ -54,7 +57,9 @@ def _check_trials(table: pd.DataFrame, path: Path) -> None:
     other = sorted(set(table["trial_type"]) - {"train", "test"})
     if other:
         raise ValueError(f"{path}: expected trial_type train or test, got '{other[0]}'; take the table format's file")
-    if sorted(table["trial_id"], key=int) != [str(k) for k in range(len(table))]:
+    if table.empty:
+        raise ValueError(f"{path}: there is no trial in it; fetch it again")
+    if sorted(whole_numbers(table, "trial_id", path)) != list(range(len(table))):
         raise ValueError(f"{path}: expected trial_id of 0 to {len(table) - 1}, each once; fetch it again")
 
 
@@ -74,12 +79,16 @@ def _voxels(roi: Roi, folder: Path, subject: str, name: str) -> tuple[np.ndarray
             raise ValueError(
                 f"{path}: roi '{name}' names the column '{label}', which it has not; near it: {', '.join(close)}"
             )
-        inside |= table[label].astype(float).to_numpy() != 0
+        numbers = pd.to_numeric(table[label], errors="coerce").to_numpy(dtype=float)
+        if np.isnan(numbers).any():
+            line = int(np.isnan(numbers).argmax()) + 2
+            raise ValueError(f"{path}: {label} in line {line} is '{table[label].iloc[line - 2]}'; expected a number")
+        inside |= numbers != 0
     if not inside.any():
         raise ValueError(
             f"{path}: roi '{name}' ({', '.join(map(str, roi.labels))}) has no voxel in subject '{subject}'"
         )
-    return table["voxel_id"].astype(int).to_numpy(), inside
+    return whole_numbers(table, "voxel_id", path).to_numpy(), inside
 
 
 def _read_responses(
@@ -89,32 +98,29 @@ def _read_responses(
 
     The frame's numbers lie in blocks by type: the responses, (n_voxels, n_trials), and the column voxel_id.
     """
-    import h5py
-
     if not path.is_file():
         raise ValueError(f"no file of responses {path}; fetch the data set, or correct folder")
-    try:
-        with h5py.File(path) as file:
-            blocks = _blocks(file)
-            expected = (len(voxel_ids), n_trials)
-            found = [block for block in blocks if block.shape == expected]
-            if len(found) != 1:
-                shapes = ", ".join(str(block.shape) for block in blocks) or "none"
-                raise ValueError(
-                    f"{path}: expected one block of {expected} (voxels of VoxelMetadata, trials of StimulusMetadata), "
-                    f"got: {shapes}; take the three files of one subject and release"
-                )
-            for block in blocks:
-                if block.shape == (len(voxel_ids), 1) and not np.array_equal(block[:, 0], voxel_ids):
-                    raise ValueError(f"{path}: its voxel_id are not those of VoxelMetadata; take files of one release")
-            values = np.empty((len(columns), len(rows)), dtype=np.float32)
-            for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
-                values[:, part] = found[0][rows[part[0]] : rows[part[-1]] + 1][:, columns].T
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error}); fetch it again") from None
+    with open_hdf5(path, "cannot be read", "fetch it again") as file:
+        blocks = _blocks(file)
+        expected = (len(voxel_ids), n_trials)
+        found = [block for block in blocks if block.shape == expected]
+        if len(found) != 1 or found[0].dtype.kind not in "biuf":
+            shapes = ", ".join(f"{block.shape} of {block.dtype}" for block in blocks) or "none"
+            raise ValueError(
+                f"{path}: expected one block of {expected} (voxels of VoxelMetadata, trials of StimulusMetadata) of "
+                f"numbers, got: {shapes}; take the three files of one subject and release"
+            )
+        for block in blocks:
+            check_stored(block, path)
+            if block.shape == (len(voxel_ids), 1) and not np.array_equal(block[:, 0], voxel_ids):
+                raise ValueError(f"{path}: its voxel_id are not those of VoxelMetadata; take files of one release")
+        values = np.empty((len(columns), len(rows)), dtype=np.float32)
+        for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            values[:, part] = found[0][rows[part[0]] : rows[part[-1]] + 1][:, columns].T
     return values
 
 
 def _blocks(file: Any) -> list[Any]:
     groups = [group for group in file.values() if hasattr(group, "keys")]
-    return [group[name] for group in groups for name in group if name.startswith("block") and name.endswith("_values")]
+    found = [group[name] for group in groups for name in group if re.fullmatch(r"block\d*_values", name)]
+    return [block for block in found if hasattr(block, "dtype")]

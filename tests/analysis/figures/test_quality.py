@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from rsatoolbox.rdm import RDMs
 
-from brainrdl.analysis.figures.quality import plot
+from brainrdl.analysis.figures.quality import n_shown, plot
+from brainrdl.analysis.figures.style import PAGE
 
 
 def made(rois=("V1", "IT"), n_subjects=3, n_stimuli=8, categories=None, measure="crossnobis", **columns):
@@ -95,3 +96,14 @@ def test_rows_and_rdms_must_match():
     rdms, table = made()
     with pytest.raises(ValueError, match="a row an RDM, got 5 rows for 6 RDMs"):
         plot(rdms, table[:5])
+
+
+def test_of_more_regions_than_a_page_holds_the_first_are_shown_and_the_title_says_so(assert_readable):
+    rois = tuple(f"region {k}" for k in range(n_shown(500) + 1))
+    figure = plot(*made(rois=rois, n_stimuli=5, **FULL), title="Atlas")
+    assert_readable(figure)
+    assert figure.get_figheight() <= PAGE
+    titles = [ax.get_title().partition("\n")[0] for ax in figure.axes]
+    assert [name for name in titles if name.startswith("region")] == list(rois[:-1])
+    assert figure.subfigs[0]._suptitle.get_text() == f"Atlas: the first {len(rois) - 1} of {len(rois)} regions"
+    assert n_shown(len(rois) - 1) == len(rois) - 1 and n_shown(3) == 3

@@ -248,7 +248,7 @@ def test_no_session_at_all_and_an_unknown_subject(nsd, spec):
         (lambda t: t.assign(**{"10KID": t["10KID"] - 1}), "10KID of 1 to 10000, counted from 1, got .* and 0 to"),
         (lambda t: t.iloc[1:], "session 01 has 749 trials, expected 750; fetch it again"),
         (lambda t: t.iloc[::-1], "expected the trials in the order of the sessions"),
-        (lambda t: t.drop(columns="10KID"), "expected a table with the columns SESSION, RUN, 73KID, 10KID"),
+        (lambda t: t.drop(columns="10KID"), "table of whole numbers, with the columns SESSION, RUN, 73KID, 10KID"),
     ],
 )
 def test_a_table_of_trials_in_another_form_is_refused(change, message, nsd, spec):

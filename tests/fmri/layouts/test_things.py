@@ -171,7 +171,7 @@ def test_a_region_without_a_voxel_is_refused(things, spec):
         (lambda t: t.assign(trial_type="catch"), "expected trial_type train or test, got 'catch'"),
         (lambda t: t.assign(trial_id=t["trial_id"] + 1), "expected trial_id of 0 to 29, each once"),
         (lambda t: t.drop(columns="run"), "the column 'run' is missing; it has: trial_type, session"),
-        (lambda t: t.iloc[:-1], r"ResponseData.h5: expected one block of \(9, 29\) .*got: \(9, 30\), \(9, 1\)"),
+        (lambda t: t.iloc[:-1], r"expected one block of \(9, 29\) .*got: \(9, 30\) of float64, \(9, 1\) of int"),
     ],
 )
 def test_a_table_of_stimuli_in_another_form_is_refused(change, message, things, spec):
@@ -182,7 +182,7 @@ def test_a_table_of_stimuli_in_another_form_is_refused(change, message, things, 
 
 def test_responses_in_another_form_are_refused(things, spec):
     things.write(np.concatenate([np.arange(N_VOXELS)[:, None], things.values], axis=1))  # voxel_id among the responses
-    with pytest.raises(ValueError, match=r"expected one block of \(9, 30\) .*got: \(9, 31\), \(9, 1\); take the three"):
+    with pytest.raises(ValueError, match=r"expected one block of \(9, 30\) .*got: \(9, 31\) of float64.*; take"):
         read(things, spec)
     things.write()
     things.voxels["voxel_id"] = np.arange(N_VOXELS)[::-1]
