@@ -37,8 +37,8 @@ def locked(
     The folder is made where it is not there, and removed again where nothing came into it. A process may ask again
     for what it has. part: a folder in it that has a lock of its own. wait: seconds for another process to leave it.
     n_processes: that share the folder; of several the first asks for all. Raises ValueError that names the process
-    which has it, and the remedy. Where the file system knows no locks, a line on stderr says so and the block runs
-    all the same.
+    which has it, and the remedy, or where a file stands in the folder's place. Where the file system knows no locks,
+    a line on stderr says so and the block runs all the same.
     """
     place = folder.resolve()
     lock_file, owner_file = (place / f".{part}{name}" for name in (LOCK, OWNER))
@@ -46,7 +46,10 @@ def locked(
         yield
         return
     made = [parent for parent in (place, *place.parents) if not parent.exists()]
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{folder}: expected a folder, or a place for one, got a file; give another folder") from None
     lock = FileLock(lock_file)
     _acquire(lock, folder / part, owner_file, wait, remedy)
     _held.add(lock_file)

@@ -27,13 +27,15 @@ class _State:
 def ending_on_signals(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
     """Inside, each of these signals raises `Interrupted`, once; inside `postponed` it is remembered.
 
-    A second Ctrl-C raises at once wherever it comes. What the signals did before is put back. Python takes signals in
-    its main thread alone: in another one nothing is changed.
+    A second Ctrl-C raises at once wherever it comes. A signal that is ignored stays so, as Ctrl-C is by what a script
+    starts with &. What the signals did before is put back. Python takes signals in its main thread alone: in another
+    thread nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _take) for number in signals}
+    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _take) for number in heard}
     try:
         yield
     finally:
@@ -56,8 +58,8 @@ def postponed() -> Iterator[None]:
 @contextmanager
 def heeded() -> Iterator[None]:
     """A block, within one `postponed` block, that a signal may end. Raises Interrupted where one has come already."""
-    _State.postponed -= 1
     try:
+        _State.postponed -= 1  # from here on a signal may come
         raise_if_asked()
         yield
     finally:

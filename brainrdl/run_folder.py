@@ -299,6 +299,8 @@ def _read_timing(path: Path) -> pd.DataFrame:
         return pd.DataFrame({"epoch": pd.Series(dtype=int)})
     try:
         table = pd.read_csv(path)
+        if table.empty and list(table) == ["epoch"]:  # written where no epoch was measured
+            return table
         if not {"epoch", "seconds"} <= set(table) or not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
             raise ValueError("expected numbers in the columns epoch and seconds")
     except (ValueError, pd.errors.ParserError) as error:

@@ -176,10 +176,16 @@ def dump_yaml(value: Mapping[str, Any]) -> str:
 def validate(model: type[Model], raw: Mapping[str, Any], file: str, where: str = "") -> Model:
     """The settings in `raw`, checked. Raises ValueError for the first mistake: file, field, expected, received.
 
-    An unknown key is refused with the nearest known one. where: the field that `raw` stands under.
+    An unknown key is refused with the nearest known one, and yes or no where a number belongs, which Python would count
+    as 1 or 0. where: the field that `raw` stands under.
     """
     try:
-        return model.model_validate(dict(raw))
+        settings = model.model_validate(dict(raw))
+        counted = _yes_or_no_as_number(raw, settings)
+        if counted is not None:
+            field = ".".join([*([where] if where else []), *counted])
+            raise ValueError(f"{file}: {field}: expected a number, got yes or no (true or false); write the number")
+        return settings
     except ValidationError as error:
         # A misspelt key is told before the key that it leaves missing.
         first = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
@@ -208,6 +214,23 @@ def validate(model: type[Model], raw: Mapping[str, Any], file: str, where: str =
                 got += "; put it in quotes"
             message = f"{field}: {told[0].lower() + told[1:]}{got}" if field else told
         raise ValueError(f"{file}: {message}") from None
+
+
+def _yes_or_no_as_number(raw: Any, settings: Any) -> list[str] | None:
+    """Where, in settings as they were given, a truth value stands of which a number was made; None: nowhere."""
+    if isinstance(raw, bool):
+        return [] if isinstance(settings, int | float) and not isinstance(settings, bool) else None
+    inside: list[tuple[str, Any, Any]] = []
+    if isinstance(raw, Mapping):
+        known = settings if isinstance(settings, Mapping) else vars(settings) if hasattr(settings, "__dict__") else {}
+        inside = [(str(key), value, known.get(key)) for key, value in raw.items()]
+    elif isinstance(raw, list | tuple) and isinstance(settings, list | tuple):
+        inside = [(str(k), *pair) for k, pair in enumerate(zip(raw, settings, strict=False))]
+    for key, value, made in inside:
+        found = _yes_or_no_as_number(value, made)
+        if found is not None:
+            return [key, *found]
+    return None
 
 
 def _without_tags(model: type[BaseModel], raw: Mapping[str, Any], location: Sequence[str | int]) -> list[str]:

@@ -1,6 +1,7 @@
 """Settings for every test process, made before torch and matplotlib are first imported."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ def real_data():
         return Path(DATA)
 
     return root
+
+
+@pytest.fixture
+def little_memory():
+    """The test may not make Python's own memory grow by 200 MiB."""
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 2**20
 
 
 @pytest.fixture

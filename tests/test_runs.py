@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import sys
 
@@ -95,7 +96,7 @@ def test_a_folder_that_cannot_be_synced_is_no_error_but_a_broken_disk_is(tmp_pat
     sync = os.fsync
 
     def refuse(file):
-        if os.path.isdir(f"/proc/self/fd/{file}"):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
             raise OSError(number, os.strerror(number))
         sync(file)
 

@@ -290,3 +290,27 @@ def test_any_text_is_a_value_or_refused_in_words_of_one_line(text):
     except ValueError as error:
         assert ": " in str(error)
         assert plain(str(error), 500) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        ({"epochs": True}, "epochs"),
+        ({"epochs": 1, "optimizer": {"learning_rate": True}}, "optimizer.learning_rate"),
+        ({"epochs": 1, "by_name": {"a": {"kernel_size": False}}}, "by_name.a.kernel_size"),
+        ({"epochs": 2, "size": [3, True]}, "size.1"),
+    ],
+)
+def test_yes_and_no_are_no_numbers(raw, field):
+    with pytest.raises(ValueError, match=rf"my.yaml: {field}: expected a number, got yes or no .*; write the number"):
+        validate(Training, raw, "my.yaml")
+
+
+def test_yes_and_no_stay_where_they_belong():
+    class Switch(Strict):
+        on: bool
+        either: int | bool = 0
+        anything: dict[str, object] = {}
+
+    raw = {"on": True, "either": False, "anything": {"a": [True, {"b": False}]}}
+    assert validate(Switch, raw, "my.yaml").model_dump() == raw

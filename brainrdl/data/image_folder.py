@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from threading import Lock
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,7 +19,7 @@ from brainrdl.data.spec import DataSpec
 from brainrdl.stimuli import Stimuli
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL import Image
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
@@ -172,25 +169,19 @@ def _pixels(file: Path) -> tuple[int, int]:
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-@cache
-def _pillow() -> ModuleType:
-    """Pillow, whose warnings of decompression bombs are errors, as its documentation advises."""
+def open_image(file: Path) -> Image.Image:
+    """The image of a file. Raises ValueError naming it: no image, or more pixels than Pillow takes for harmless."""
     from PIL import Image
 
-    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-    return Image
-
-
-def open_image(file: Path) -> Image:
-    """The image of a file. Raises ValueError naming it: no image, or more pixels than Pillow takes for harmless."""
     if not file.is_file():  # a pipe is waited for, a device read without end
         raise ValueError(f"image {file} is no file; remove it")
     try:
-        image: Image = _pillow().open(file, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
     except Exception as error:
         raise unreadable(file, error) from error
-    n_pixels, largest = math.prod(image.size), _pillow().MAX_IMAGE_PIXELS
-    if largest is not None and n_pixels > largest:
+    n_pixels, largest = math.prod(image.size), Image.MAX_IMAGE_PIXELS
+    if largest is not None and n_pixels > largest:  # Pillow itself only warns up to twice as many
+        image.close()
         raise ValueError(f"image {file} has {n_pixels:,} pixels, expected at most {largest:,}; make it smaller")
     return image
 

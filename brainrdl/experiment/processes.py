@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import torch
@@ -43,6 +44,7 @@ def in_processes(
     Raises WorkerLostError where one of them was killed.
     """
     jobs = min(jobs, len(parts))
+    others = set(active_children())  # of a program that calls this
     with ProcessPoolExecutor(jobs, get_context("spawn"), _start_process, (os.getpid(),)) as pool:
         try:
             with _ctrl_c_held():
@@ -51,7 +53,7 @@ def in_processes(
                 yield waiting[done], done.result()
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            _end_children()
+            _end_children([child for child in active_children() if child not in others])
             if isinstance(error, BrokenProcessPool):
                 raise_if_asked()  # a signal to all of them has ended one that was not ready for it
                 raise WorkerLostError(
@@ -74,9 +76,8 @@ def _ctrl_c_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_children() -> None:
+def _end_children(children: list[BaseProcess]) -> None:
     """Let the processes save and end."""
-    children = active_children()
     try:
         for child in children:
             child.terminate()

@@ -394,8 +394,5 @@ class TaskRun(PartRunner):
 
 
 def _plain_stage(training: TrainingSettings) -> Stage:
-    return Stage(
-        epochs=training.epochs,
-        optimizer=training.make_optimizer(),
-        learning_rate=training.learning_rate_schedule(),
-    )
+    rates = training.learning_rate_schedule()
+    return Stage(epochs=training.epochs, optimizer=training.make_optimizer(), learning_rate=rates)

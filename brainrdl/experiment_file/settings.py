@@ -113,7 +113,7 @@ def check_names(name: str, labels: Iterable[str], seeds: list[int], teachers: It
     if not re.fullmatch(_FOLDER_NAME, name):
         raise ValueError(f"name '{name}' cannot be a folder's name; use letters, digits, _ . + -")
     if len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**31:
-        raise ValueError("seeds must be different numbers from 0 to 2147483647")
+        raise ValueError(f"seeds: expected different numbers from 0 to {2**31 - 1}, got {seeds}")
     for label in labels:
         if not re.fullmatch(_FOLDER_NAME, label) or label in ("teacher", "report"):
             raise ValueError(f"method '{label}' cannot be a folder's name; use letters, digits, _ . + -")

@@ -86,4 +86,4 @@ def _on_disk(pattern: str, folder: Path, subject: str, hemi: str) -> list[dict[s
 
 def _numbered(text: str) -> list[tuple[int, str]]:
     """A sort key by which run-2 stands before run-10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text) if part]

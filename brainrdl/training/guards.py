@@ -58,15 +58,21 @@ def check_data(
     for name, data, what in (("task", task, "training images"), ("stimuli", stimuli, "stimuli")):
         ids = getattr(data, "ids", None)
         if ids is not None:
-            _check_ids([objective for objective in objectives if objective.stream == name], ids, what)
+            # As text, which is what images are called by.
+            reading = [objective for objective in objectives if objective.stream == name]
+            _check_ids(reading, [str(one) for one in ids], what)
     if task is not None:
-        _check_labels(getattr(task, "labels", None))
+        labels = getattr(task, "labels", None)
+        if isinstance(labels, Tensor):  # those of any other data set may be of any kind
+            _check_labels(labels)
         if validation is not None:
             _check_validation_apart(task, validation, keep)
 
 
 def _check_validation_apart(task: Stimuli | Dataset[Any], validation: Stimuli | StoredStimuli, keep: str) -> None:
-    if not isinstance(task, Stimuli) and not (hasattr(task, "ids") and hasattr(task, "subset")):
+    if not isinstance(task, Stimuli) and not (
+        hasattr(task, "ids") and hasattr(task, "subset") and hasattr(task, "read")  # as stored stimuli have
+    ):
         return
     both = sorted(set(task.ids) & set(validation.ids))
     # Ids may be numbers that were given out twice: what says that images are the same is the images.
@@ -101,9 +107,9 @@ def _check_ids(objectives: Iterable[Objective], ids: Sequence[str], what: str) -
                 )
 
 
-def _check_labels(labels: Tensor | None) -> None:
+def _check_labels(labels: Tensor) -> None:
     """Warn of labels that seem to be counted from 1: whether a network has an output too many is not seen else."""
-    if labels is None or not len(labels):
+    if not labels.numel():
         return
     found = torch.unique(labels).tolist()
     if found[0] == 1 and len(found) > 1 and found == list(range(1, len(found) + 1)):
@@ -341,14 +347,17 @@ def _gradients(
 ) -> dict[str, tuple[float, float]]:
     """Term -> norm of its gradient in the student, and of the others' together there; on one batch, in eval mode."""
     alphas = [alpha(epoch, stage.epochs) for alpha in stage.alphas]
+    learned = [parameter for parameter in module.student.parameters() if parameter.requires_grad]
+    if not learned:
+        return {}
     modes = {part: part.training for part in module.modules()}
+    run, module.run = module.run, module.student.__call__  # of what is compiled only one gradient can be taken
     module.eval()  # running statistics must not move
     try:
         with torch.enable_grad():
             terms = module(*batches, Draw(0))
         weights = {"task": stage.task_weight} | {name: alphas[k] for name, k in module.objective_of.items()}
         weighted = {name: weight * terms[name] for name, weight in weights.items() if name in terms}
-        learned = [parameter for parameter in module.student.parameters() if parameter.requires_grad]
         total = torch.stack([term.double() for term in weighted.values()]).sum()
         of_all = torch.autograd.grad(total, learned, retain_graph=True, allow_unused=True)
         found = {}
@@ -362,6 +371,7 @@ def _gradients(
                 others = sum(float((a - g).square().sum()) for g, a in both) ** 0.5
                 found[name] = norms[0], others
     finally:
+        module.run = run
         for part, mode in modes.items():
             part.training = mode
     return found

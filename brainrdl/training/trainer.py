@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from brainrdl.interruption import postponed, raise_if_asked
+from brainrdl.interruption import heeded, postponed
 from brainrdl.layers import evaluating
 from brainrdl.models.inference import on_device
 from brainrdl.objectives.base import Stage
@@ -281,8 +281,8 @@ class Trainer:
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * factor
                     now = origin._replace(epoch=epoch)
-                    # Several processes end together, so each waits for the others to know of its signal.
-                    with postponed() if self.fabric.world_size > 1 else nullcontext():
+                    # What is done is saved before a signal ends it, by all processes together.
+                    with postponed():
                         with tensor_float32(self.fabric.device, self.tf32):
                             done = self._run_epoch(run, now, begun, history)
                         begun = None
@@ -337,7 +337,7 @@ class Trainer:
                     self._save(run, run.first + draw.epoch, history, done)
                 if due.end:
                     self._saving.end()
-        agreed(self.fabric, lambda: sums.check_weights(parameters))
+            agreed(self.fabric, lambda: sums.check_weights(parameters))
         return Epoch(sums, n_steps, time.perf_counter() - begin)
 
     def _look_back(
@@ -352,17 +352,18 @@ class Trainer:
         """What an epoch came to."""
         stage, epoch = run.stage, run.first + draw.epoch
         try:
-            raise_if_asked()
-            if self.fabric.world_size > 1:
-                # Running statistics are of each process's own share; the processes must not judge different students.
-                for buffer in self.student.buffers():
-                    torch.distributed.broadcast(buffer, 0)
-            values, n_images = done.sums.means(self.fabric)
-            alphas = [alpha(draw.epoch, stage.epochs) for alpha in stage.alphas]
-            named = zip(alpha_names(run.module, len(alphas)), alphas, strict=True)
-            row = {"stage": stage.name, "epoch": epoch, "learning_rate": learning_rate, **values, **dict(named)}
-            record = EpochRecord(row, {"seconds": done.seconds, "images_per_second": n_images / done.seconds})
-            self._evaluate(record, validation, run.index, epoch)
+            # Of several processes none ends without the others.
+            with heeded() if self.fabric.world_size == 1 else nullcontext():
+                if self.fabric.world_size > 1:
+                    # Running statistics are of each process's own share; all must judge the same student.
+                    for buffer in self.student.buffers():
+                        torch.distributed.broadcast(buffer, 0)
+                values, n_images = done.sums.means(self.fabric)
+                alphas = [alpha(draw.epoch, stage.epochs) for alpha in stage.alphas]
+                named = zip(alpha_names(run.module, len(alphas)), alphas, strict=True)
+                row = {"stage": stage.name, "epoch": epoch, "learning_rate": learning_rate, **values, **dict(named)}
+                record = EpochRecord(row, {"seconds": done.seconds, "images_per_second": n_images / done.seconds})
+                self._evaluate(record, validation, run.index, epoch)
         except KeyboardInterrupt:
             if self.fabric.world_size == 1:
                 self._save(run, epoch, history, done)  # the steps, which can take hours, are done

@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -201,6 +202,7 @@ def png_that_says(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", heading) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_500, 50_000])  # Pillow warns of the one and refuses the other
 @pytest.mark.parametrize("size", [None, (6, 8)])
 def test_an_image_that_says_it_is_huge_is_refused_before_its_pixels_are_read(pets, side, size):
@@ -218,6 +220,12 @@ def test_pixels_are_counted_also_where_pillow_only_warns(pets, monkeypatch):
         open_image(pets / "dog" / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert open_image(pets / "dog" / "a.png").size == (8, 6)
+
+
+def test_reading_images_leaves_pythons_warnings_as_they_were(pets):
+    before = list(warnings.filters)
+    read(pets, size=(6, 8))
+    assert warnings.filters == before
 
 
 def test_what_is_no_file_is_not_waited_for(pets):

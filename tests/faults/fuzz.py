@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from fuzz_report import counts, summary, tell
+from fuzz_report import counts, summary, tell, with_dear
 
 SECONDS = 10  # of processor time; a case that only waits is ended after WALL_SECONDS
 SECONDS_OF_REPORT = 60
@@ -125,6 +126,8 @@ def warm_up() -> None:
     for name in _IMPORTS:
         with contextlib.suppress(ImportError):  # an extra that is not installed is not tried either
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each child's collections look at all that is imported, and copy its pages
 
 
 def try_case(kind: str, seed: int, make: Generator, keep: Path | None = None) -> Result:
@@ -374,6 +377,7 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=500, help="cases in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", action="append", help="only these kinds; repeatable")
+    parser.add_argument("--dear", type=float, default=1.0, help="how often kinds come that take long, times usual")
     parser.add_argument("--out", type=Path, help="a JSON file of what was found")
     parser.add_argument("--case", help="KIND:SEED of one case, to try it again")
     parser.add_argument("--keep", type=Path, help="with --case: an empty folder for its files")
@@ -394,7 +398,7 @@ def main() -> int:
         parser.error(f"no kind '{unknown[0]}'; there are: {', '.join(known)}")
     warm_up()
     started, results = time.monotonic(), []
-    for kind, n in counts(given.n, kinds, shares()).items():
+    for kind, n in counts(given.n, kinds, with_dear(kinds, shares(), given.dear)).items():
         for number in range(n):
             result = try_case(kind, case_seed(given.seed, kind, number), known[kind])
             results.append(result)

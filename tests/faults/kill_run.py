@@ -11,6 +11,7 @@ another begun, until there were enough kills.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,8 @@ class Runs:
         torch.set_num_threads(1)
         for name in _HEAVY:
             importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # else each child's collections look at all that is imported, and copy its pages
         self.folder, self.jobs = folder, jobs
         self.experiments = write_experiments(folder)
         self.log = folder / "log.txt"
@@ -154,13 +158,18 @@ def session(first: int) -> list[int]:
 class Disturber:
     """Runs, kills and compares."""
 
-    def __init__(self, runs: Runs, number: signal.Signals, seed: int, names: list[str]) -> None:
-        self.runs, self.signal, self.names = runs, number, names
+    def __init__(self, runs: Runs, signals: Sequence[signal.Signals], seed: int, names: list[str]) -> None:
+        self.runs, self.signals, self.names = runs, signals, names
         self.random = np.random.default_rng(seed)
         self.report = Report(undisturbed_alike=True)
         self.events: dict[str, list[tuple[Event, int]]] = {}
         self.seconds: dict[str, float] = {}
         self.first: dict[str, float] = {}
+
+    @property
+    def signal(self) -> signal.Signals:
+        """The next one: they take turns."""
+        return self.signals[self.report.kills % len(self.signals)]
 
     def prepare(self) -> None:
         """Each experiment undisturbed, the first of them twice."""
@@ -265,12 +274,12 @@ class Disturber:
 
 
 def try_kills(
-    kills: int, seed: int, number: signal.Signals = signal.SIGKILL, jobs: int = 1, only: list[str] | None = None
+    kills: int, seed: int, signals: Sequence[signal.Signals], jobs: int = 1, only: list[str] | None = None
 ) -> Report:
     """Disturb runs so often."""
     with tempfile.TemporaryDirectory() as place:
         runs = Runs(Path(place), jobs)
-        disturber = Disturber(runs, number, seed, only or list(_SHARES))
+        disturber = Disturber(runs, signals, seed, only or list(_SHARES))
         disturber.prepare()
         return disturber.go_on_until(kills)
 
@@ -280,15 +289,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--signal", choices=["KILL", "INT", "TERM"], default="KILL")
+    parser.add_argument("--signal", nargs="+", choices=["KILL", "INT", "TERM"], default=["KILL"], help="in turn")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=list(_SHARES))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     begin = time.monotonic()
-    report = try_kills(given.kills, given.seed, signal.Signals[f"SIG{given.signal}"], given.jobs, given.only)
+    signals = [signal.Signals[f"SIG{name}"] for name in given.signal]
+    report = try_kills(given.kills, given.seed, signals, given.jobs, given.only)
     told: dict[str, Any] = {
-        "signal": given.signal,
+        "signal": " ".join(given.signal),
         "seed": given.seed,
         "jobs": given.jobs,
         "losses": report.losses,

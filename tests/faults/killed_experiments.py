@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from load_runs import write_brain
+from tiny_experiments import NETWORK, OF_BRAIN, write_brain, write_yaml
 
-_CNN = {"image_size": 8, "kernel_size": 3, "padding": 1, "pools": [2, 2], "features": [2, 4], "n_hidden": 8}
-_NETWORK = {"network": "mnist_cnn", "arguments": _CNN}
-_TEACHER = {**_NETWORK, "deformed": {"train": 120, "validation": 30}, "training": {"epochs": 2, "batch_size": 20}}
+_TEACHER = {**NETWORK, "deformed": {"train": 120, "validation": 30}, "training": {"epochs": 2, "batch_size": 20}}
 
 
 class Experiment(NamedTuple):
@@ -24,9 +21,9 @@ def write_experiments(folder: Path) -> dict[str, Experiment]:
     """Name -> experiment: every method with a task; brains as teachers; a search in which a trial diverges."""
     spec = write_brain(folder)
     return {
-        "task": Experiment(_write(folder / "task.yaml", task())),
-        "brain": Experiment(_write(folder / "brains.yaml", brain(spec))),
-        "search": Experiment(_write(folder / "search.yaml", search()), ("--search",)),
+        "task": Experiment(write_yaml(folder / "task.yaml", task())),
+        "brain": Experiment(write_yaml(folder / "brains.yaml", brain(spec))),
+        "search": Experiment(write_yaml(folder / "search.yaml", search()), ("--search",)),
     }
 
 
@@ -36,7 +33,7 @@ def task() -> dict[str, Any]:
     return {
         "name": "killed",
         "data": {"spec": "digits", "train": 80, "validation": 40, "test": 60},
-        "student": _NETWORK,
+        "student": NETWORK,
         "teacher": _TEACHER,
         "training": {"epochs": 3, "batch_size": 16, "keep": "best", "clip": 2.0, "learning_rate": 0.1},
         "methods": {
@@ -66,7 +63,7 @@ def brain(spec: Path) -> dict[str, Any]:
     return {
         "name": "killed_brains",
         "stimuli": {"spec": str(spec), "categories": "category"},
-        "students": {"cnn": {"network": "mnist_cnn", "arguments": {**_CNN, "n_classes": 3}}},
+        "students": {"cnn": OF_BRAIN},
         "teachers": {"it": {"spec": str(spec), "select": {"subject": "sub-01"}}},
         "task": {"column": "category"},
         "training": {"epochs": 3, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.01},
@@ -83,15 +80,10 @@ def search() -> dict[str, Any]:
     return {
         "name": "killed_search",
         "data": {"spec": "digits", "train": 80, "validation": 40, "test": 60},
-        "student": _NETWORK,
+        "student": NETWORK,
         "teacher": _TEACHER,
         "training": {"epochs": 4, "batch_size": 16},
         "methods": {"baseline": None, "rdl": {"layers": {"fc": "fc"}, "pairs": 40}},
         "seeds": [0],
         "search": {"trials": 2, "epochs": 1.0, "seed": 3, "every": {"training.learning_rate": [0.05, 1e18]}},
     }
-
-
-def _write(path: Path, settings: dict[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
-    return path

@@ -83,9 +83,11 @@ def n_hooks(network: nn.Module | None) -> int:
 
 
 def n_children() -> int:
-    """Processes that this one has started and that are not gone, zombies among them."""
+    """Processes that this one has started and that are not gone, zombies among them; without multiprocessing's own."""
     threads = Path("/proc/self/task").glob("*/children")
-    return sum(len(_read(children).split()) for children in threads)
+    children = [int(child) for of_thread in threads for child in _read(of_thread).split()]
+    # Python starts one process that looks after what its processes share, and keeps it to its own end.
+    return sum("multiprocessing.resource_tracker" not in _read(Path(f"/proc/{child}/cmdline")) for child in children)
 
 
 def wait_for_no_child(seconds: float = 20.0) -> int:

@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-import pandas as pd
 import yaml
 from load_resources import Growth, Resources, count, growth, wait_for_no_child
-from PIL import Image
-from scipy.spatial.distance import squareform
+from tiny_experiments import NETWORK, OF_BRAIN, write_brain
 
 from brainrdl.experiment import RunOptions, run_experiment, task
 from brainrdl.experiment_file import load_experiment
 from brainrdl.report import write_report
 from brainrdl.run_folder import HistoryFiles
 
-_CNN = {"image_size": 8, "kernel_size": 3, "padding": 1, "pools": [2, 2], "features": [2, 4], "n_hidden": 8}
 _METHODS = ("baseline", "finetuning", "deep_supervision", "hints", "distillation", "rkd", "cka")
 _METHODS += ("similarity_preserving",)
 _OWN: dict[str, Any] = {
@@ -45,12 +41,8 @@ def task_settings(k: int, epochs: int = 1, every: int = 1) -> dict[str, Any]:
     return {
         "name": f"task-{k}",
         "data": {"spec": "digits", "train": 60, "validation": 30, "test": 40},
-        "student": {"network": "mnist_cnn", "arguments": _CNN},
-        "teacher": {
-            "network": "mnist_cnn",
-            "arguments": _CNN,
-            "training": {"epochs": 1, "batch_size": 20},
-        },
+        "student": NETWORK,
+        "teacher": {**NETWORK, "training": {"epochs": 1, "batch_size": 20}},
         "training": {"epochs": epochs, "batch_size": 20, "learning_rate": 0.01 * (1 + k % 5)},
         "methods": {name: _OWN.get(name) for name in chosen},
         "seeds": [k],
@@ -64,7 +56,7 @@ def brain_settings(k: int, spec: Path) -> dict[str, Any]:
     return {
         "name": f"brain-{k}",
         "stimuli": {"spec": str(spec), "categories": "category"},
-        "students": {"cnn": {"network": "mnist_cnn", "arguments": {**_CNN, "n_classes": 3}}},
+        "students": {"cnn": OF_BRAIN},
         "teachers": {"it": {"spec": str(spec), "select": {"subject": "sub-01"}}},
         "task": {"column": "category"},
         "training": {"epochs": 1, "optimizer": "adamw", "learning_rate": 0.01},
@@ -73,35 +65,6 @@ def brain_settings(k: int, spec: Path) -> dict[str, Any]:
         "score": {"spec": str(spec), "select": {"subject": ["sub-02", "sub-03"]}, "layers": ["fc"]},
         "seeds": [k],
     }
-
-
-def write_brain(folder: Path, n: int = 18) -> Path:
-    """Images, table, RDMs of 3 subjects and their data spec."""
-    random = np.random.default_rng(0)
-    ids = [f"stim{k:02d}" for k in range(n)]
-    (folder / "brain" / "images").mkdir(parents=True)
-    for one in ids:
-        Image.fromarray(random.integers(0, 255, (8, 8)).astype(np.uint8)).save(
-            folder / "brain" / "images" / f"{one}.png"
-        )
-    table = pd.DataFrame({"stimulus": ids, "category": ["animal", "face", "tool"] * (n // 3)})
-    table.to_csv(folder / "brain" / "stimuli.tsv", sep="\t", index=False)
-    values = np.stack([squareform(random.uniform(0.0, 2.0, n * (n - 1) // 2)) for _ in range(3)])
-    np.save(folder / "brain" / "IT.npy", values)
-    of_file = {"roi": "IT", "subject": ["sub-01", "sub-02", "sub-03"]}
-    spec = {
-        "kind": "brain",
-        "name": "brain",
-        "folder": "brain",
-        "stimuli": {"table": "stimuli.tsv", "file": "images/{stimulus}.png", "size": [8, 8], "channels": 1},
-        "data": {
-            "format": "rdms",
-            "files": [{"file": "IT.npy", "measure": "correlation", "descriptors": of_file}],
-        },
-    }
-    path = folder / "brain.yaml"
-    path.write_text(yaml.safe_dump(spec, sort_keys=False))
-    return path
 
 
 def run(settings: dict[str, Any], folder: Path, jobs: int = 1, report: bool = False) -> Path:

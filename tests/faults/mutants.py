@@ -56,8 +56,11 @@ TESTS = [
     *("tests/test_randomness.py", "tests/test_reductions.py", "tests/test_restricted_files.py", "tests/test_runs.py"),
     *("tests/test_schedule.py", "tests/test_settings.py", "tests/test_stimuli.py", "tests/test_teacher_patterns.py"),
     *("tests/sources/test_*.py", "tests/rdms/test_*.py", "tests/analysis/test_*.py", "tests/fmri/test_*.py"),
-    *("tests/objectives/test_*.py", "tests/test_text_files.py"),
+    *("tests/objectives/test_*.py", "tests/data/test_spec.py", "tests/data/test_stimulus_set.py"),
+    "tests/faults/test_guards_of_terms.py",
 ]
+# Those that look at the text of every module.
+OF_ALL = ["tests/test_results_are_frozen.py", "tests/test_text_files.py"]
 MORE_TESTS = {
     "brainrdl/ranks.py": ["tests/training/test_shared_batches.py"],
 }
@@ -235,9 +238,10 @@ def tests_of(module: str, seconds: Mapping[str, float]) -> list[list[str]]:
     mirror = str("tests" / below.with_name(f"test_{below.name}"))
     extra = {test for tests in MORE_TESTS.values() for test in tests} - set(MORE_TESTS.get(module, []))
     far = {test: distances(REPOSITORY / test, REPOSITORY).get(module, 99) for test in seconds}
-    in_order = sorted(seconds, key=lambda test: (test != mirror, far[test], seconds[test]))
+    far |= dict.fromkeys(OF_ALL, 1) | {mirror: 0}
+    in_order = sorted(seconds, key=lambda test: (far[test], seconds[test]))
     reaching = [test for test in in_order if far[test] < 99 and test not in extra]
-    own = [test for test in reaching if far[test] == 1 or test == mirror]
+    own = [test for test in reaching if far[test] <= 1]
     others: list[str] = []
     for test in reaching[len(own) :]:
         if sum(seconds[chosen] for chosen in [*others, test]) <= OTHERS_SECONDS:
@@ -247,7 +251,7 @@ def tests_of(module: str, seconds: Mapping[str, float]) -> list[list[str]]:
 
 def all_tests() -> list[str]:
     """Files of all tests that a fault may meet."""
-    patterns = [*TESTS, *(test for tests in MORE_TESTS.values() for test in tests)]
+    patterns = [*TESTS, *OF_ALL, *(test for tests in MORE_TESTS.values() for test in tests)]
     return [str(f.relative_to(REPOSITORY)) for pattern in patterns for f in sorted(REPOSITORY.glob(pattern))]
 
 

@@ -63,6 +63,8 @@ def _problem_of_full(runs: Runs, kind: str, out: Path, result: Result, name: str
 
 def can_mount() -> bool:
     """Whether this process may mount."""
+    if shutil.which("mount") is None:
+        return False
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True)
         if done.returncode == 0:

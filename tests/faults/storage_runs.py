@@ -10,20 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import yaml
 from click.testing import Result
-from PIL import Image
-from scipy.spatial.distance import squareform
-from typer.testing import CliRunner
+from tiny_experiments import NETWORK, OF_BRAIN, call, write_brain, write_yaml
 
-from brainrdl.cli import app
 from brainrdl.run_folder import HistoryFiles
 
-NETWORK = {
-    "network": "mnist_cnn",
-    "arguments": {"image_size": 8, "kernel_size": 3, "padding": 1, "pools": [2, 2], "features": [2, 4], "n_hidden": 8},
-}
 TASK = {
     "name": "task",
     "data": {"spec": "digits", "train": 60, "validation": 40, "test": 60},
@@ -59,11 +50,6 @@ class Case(NamedTuple):
     command: str
 
 
-def call(*words: str | Path) -> Result:
-    """The command in this process."""
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
 class Runs:
     """Small runs of each kind and state, made when they are first asked for, with what each command makes of them."""
 
@@ -77,7 +63,7 @@ class Runs:
         path = self.folder / f"{kind}.yaml"
         if not path.exists():
             settings = {"task": TASK, "search": SEARCH}.get(kind) or _brain_experiment(self.folder)
-            path.write_text(yaml.safe_dump(json.loads(json.dumps(settings)), sort_keys=False))
+            write_yaml(path, settings)
         return path
 
     def run(self, kind: str, out: Path, *words: str) -> Result:
@@ -203,32 +189,12 @@ def unfinished_part(out: Path) -> Path:
 
 def _brain_experiment(folder: Path) -> dict[str, Any]:
     """An experiment with brains as teachers, and its data."""
-    generator = np.random.default_rng(0)
-    ids = [f"stim{k:02d}" for k in range(12)]
-    specs = []
-    for name, rois in (("taught", ["IT"]), ("scored", ["IT"])):
-        place = folder / name
-        (place / "images").mkdir(parents=True)
-        for stimulus in ids:
-            Image.fromarray(generator.integers(0, 256, (8, 8), dtype=np.uint8)).save(place / f"images/{stimulus}.png")
-        rows = [f"{stimulus}\t{'abc'[k % 3]}" for k, stimulus in enumerate(ids)]
-        (place / "stimuli.tsv").write_text("\n".join(["stimulus\tcategory", *rows]) + "\n")
-        files = []
-        for roi in rois:
-            np.save(place / f"{roi}.npy", np.stack([squareform(generator.random(66)) for _ in range(3)]))
-            told = {"roi": roi, "subject": ["sub-01", "sub-02", "sub-03"]}
-            files.append({"file": f"{roi}.npy", "measure": "correlation", "descriptors": told})
-        stimuli = {"table": "stimuli.tsv", "file": "images/{stimulus}.png", "size": [8, 8], "channels": 1}
-        spec = {"kind": "brain", "name": name, "folder": str(place), "stimuli": stimuli}
-        path = folder / f"{name}-data.yaml"
-        path.write_text(yaml.safe_dump({**spec, "data": {"format": "rdms", "files": files}}, sort_keys=False))
-        specs.append(str(path))
+    specs = [str(write_brain(folder, name, 12, seed)) for seed, name in enumerate(("taught", "scored"))]
     pull = {"teacher": "it", "layers": {"fc": "IT"}, "alpha": 1.0, "decay": "constant"}
-    arguments = {**NETWORK["arguments"], "n_classes": 3}
     return {
         "name": "brain",
         "stimuli": {"spec": specs[0], "categories": "category"},
-        "students": {"cnn": {**NETWORK, "arguments": arguments}},
+        "students": {"cnn": OF_BRAIN},
         "teachers": {"it": {"spec": specs[0]}},
         "task": {"column": "category"},
         "training": {"epochs": 3, "optimizer": "adamw", "learning_rate": 0.01, "schedule": "constant"},

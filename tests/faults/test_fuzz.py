@@ -12,9 +12,12 @@ import fuzz_files
 import numpy as np
 import pytest
 from fuzz_mutations import ODD, dump, misspelt, places
+from fuzz_report import DEAR
 
 from brainrdl.experiment_file import load_experiment
 from brainrdl.settings import dump_yaml
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 DRAWN = {"task": fuzz_files.task_experiment, "brain": fuzz_files.brain_experiment}
 
@@ -23,8 +26,8 @@ DRAWN = {"task": fuzz_files.task_experiment, "brain": fuzz_files.brain_experimen
 def found(tmp_path_factory) -> dict:
     """500 cases of all kinds, in a process of their own, which forks."""
     out = tmp_path_factory.mktemp("fuzz") / "fuzz.json"
-    command = [sys.executable, str(Path(fuzz.__file__)), "--n", "500", "--seed", "7", "--out", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    command = [sys.executable, str(Path(fuzz.__file__)), "--n", "500", "--seed", "7", "--dear", "0.25"]
+    ended = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=1800)
     assert out.is_file(), ended.stdout + ended.stderr
     return json.loads(out.read_text())
 
@@ -65,7 +68,7 @@ def _make(script: str, **what):
         ("import os; os.symlink('/', 'link')", {}, "outside --out: os.symlink"),
         ("import os; os.system('echo y > input.txt')", {}, "changed outside --out: input.txt"),
         ("while True: pass", {}, "takes more than"),
-        ("x = b'x' * (5 << 29)", {}, "GiB beyond the imports"),
+        ("x = b'x' * (5 << 26)", {}, "GiB beyond the imports"),
         ("x = bytearray(9 << 30)", {}, "MemoryError"),
         ("1 / 0", {}, "ZeroDivisionError"),
         ("import os; os.kill(os.getpid(), 11)", {}, "ended by SIGSEGV"),
@@ -93,7 +96,8 @@ def test_planted_faults_are_found(monkeypatch, script, what, problem):
         return 0
 
     monkeypatch.setattr(fuzz, "_command", command)
-    monkeypatch.setattr(fuzz, "SECONDS", 3)
+    monkeypatch.setattr(fuzz, "SECONDS", 1)
+    monkeypatch.setattr(fuzz, "MEMORY", fuzz.GIB // 4)
     result = fuzz.try_case("planted", 0, _make(script, **what))
     assert problem in result.problem
     assert (result.outcome == "FAILED") == bool(problem), result
@@ -119,6 +123,15 @@ def test_shares_are_kept_and_every_kind_is_tried():
     assert sum(counts.values()) == 1000
     assert min(counts.values()) >= 1
     assert counts["experiment, changed"] > 3 * counts["experiment run, changed"]
+
+
+def test_dear_kinds_come_less_often_where_that_is_asked_for():
+    assert fuzz.generators().keys() >= DEAR
+    kinds = list(fuzz.generators())
+    counts, usual = (fuzz.counts(1000, kinds, fuzz.with_dear(kinds, fuzz.shares(), dear)) for dear in (0.25, 1.0))
+    assert usual == fuzz.counts(1000, kinds, fuzz.shares())
+    assert sum(counts.values()) == 1000 and min(counts.values()) >= 1
+    assert sum(counts[kind] for kind in DEAR) < 0.4 * sum(usual[kind] for kind in DEAR)
 
 
 @pytest.mark.parametrize("kind", DRAWN)

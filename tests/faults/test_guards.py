@@ -8,6 +8,7 @@ import pytest
 import torch
 from planted import TRAIN, VALIDATION, Net, assert_told, fit, measured, measured_rdms, rdl, teacher, told_of
 from torch import nn
+from torch.utils.data import Dataset
 
 from brainrdl import (
     CombinedTeacher,
@@ -83,6 +84,32 @@ def test_healthy_networks_and_stimuli_are_silent():
     normalised = TRAIN._replace(images=(TRAIN.images - 0.5) / 0.2)
     assert told_of(lambda: network_rdms(net, ["fc"], normalised)) == []
     assert told_of(lambda: teacher(net).check(TRAIN)) == []
+
+
+class Drawn(Dataset):
+    """As someone's own data set: whatever else it has is nobody's business."""
+
+    def __init__(self, **others):
+        self.__dict__.update(others)
+
+    def __len__(self):
+        return len(TRAIN.ids)
+
+    def __getitem__(self, row):
+        return TRAIN.images[row], int(TRAIN.labels[row])
+
+
+@pytest.mark.parametrize("labels", [["cat"] * 48, list(range(1, 49)), np.arange(1, 49), None])
+def test_what_else_a_data_set_calls_labels(labels):
+    assert fit(Net(), Stage(), Drawn(labels=labels))[1] == []
+
+
+def test_ids_of_a_data_set_that_are_numbers():
+    source = measured([str(k) for k in range(40)])
+    assert fit(Net(), Stage(_pulled(source)), Drawn(ids=list(range(48))))[1] == []
+    # A method `subset` that is none of stimuli's.
+    named = Drawn(ids=[*VALIDATION.ids, *range(24)], subset=len)
+    assert fit(Net(), Stage(), named, validation=VALIDATION)[1] == []
 
 
 # -- 1: what is tested must not choose ---------------------------------------------------------------------------------

@@ -9,12 +9,10 @@ import pytest
 import torch
 import yaml
 from killed_experiments import brain
-from load_runs import write_brain
 from PIL import Image
 from planted import assert_told
-from typer.testing import CliRunner
+from tiny_experiments import call, write_brain, write_yaml
 
-from brainrdl.cli import app
 from brainrdl.data.folds import Fold
 from brainrdl.experiment import RunOptions, choosing, run_experiment
 from brainrdl.experiment_file import load_experiment
@@ -45,13 +43,7 @@ def task(**changes):
 
 
 def write(folder, settings):
-    path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
-    return path
-
-
-def call(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return write_yaml(folder / "experiment.yaml", settings)
 
 
 def run(folder, settings):

@@ -35,13 +35,12 @@ def tried(*words):
 
 
 def test_kills_lose_nothing():
-    status, told = tried("--kills", "8", "--seed", "1", "--only", "brain", "search")
+    status, told = tried("--kills", "6", "--seed", "1", "--only", "search", "brain")
     assert status == 0 and '"losses": 0' in told, told
 
 
-@pytest.mark.parametrize(("number", "kills"), [("INT", "2"), ("TERM", "1")])
-def test_signals_lose_nothing_and_leave_nobody(number, kills):
-    status, told = tried("--kills", kills, "--signal", number, "--jobs", "2", "--only", "search")
+def test_signals_lose_nothing_and_leave_nobody():
+    status, told = tried("--kills", "3", "--signal", "INT", "TERM", "--jobs", "2", "--only", "search")
     assert status == 0 and '"losses": 0' in told, told
 
 

@@ -16,6 +16,7 @@ import load_runs
 import load_sources
 import load_steps
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from load_resources import COUNTS, Resources, count, failures, growth, own_temporary_folder, repeated, wait_for_no_child
@@ -25,6 +26,8 @@ from torch import nn
 from brainrdl.objectives.methods import METHODS
 from brainrdl.run_folder import HistoryFiles
 from brainrdl.sources import CombinedTeacher, MeasuredPatterns, PatternTable
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 NOTHING = Resources(**dict.fromkeys(Resources.__dataclass_fields__, 0))
 
@@ -186,7 +189,9 @@ def test_a_term_that_was_not_measured_is_found():
 
 def test_patterns_of_the_same_stimuli_share_one_index():
     ids = {"a": "xyz", "b": "yxz", "c": "xyz", "d": "xyy"}
-    rows = {name: PatternTable(torch.rand(3, 4).numpy(), list(of_table)) for name, of_table in ids.items()}
+    rows = {
+        name: PatternTable(np.random.default_rng(0).random((3, 4)), list(of_table)) for name, of_table in ids.items()
+    }
     source = MeasuredPatterns(rows, "euclidean")
     index = {name: source._responses[name].index for name in rows}
     assert index["a"] is index["c"] and index["a"] is not index["b"]
@@ -195,7 +200,10 @@ def test_patterns_of_the_same_stimuli_share_one_index():
 
 def test_a_name_that_two_of_many_sources_have_is_refused():
     ids = ("x", "y", "z")
-    sources = [MeasuredPatterns({name: PatternTable(torch.rand(3, 4).numpy(), ids)}, "euclidean") for name in "aba"]
+    sources = [
+        MeasuredPatterns({name: PatternTable(np.random.default_rng(0).random((3, 4)), ids)}, "euclidean")
+        for name in "aba"
+    ]
     with pytest.raises(ValueError, match="the name 'a' occurs twice"):
         CombinedTeacher(sources)
 

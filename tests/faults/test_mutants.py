@@ -139,17 +139,20 @@ def test_a_modules_own_tests_come_first_and_only_those_that_reach_it():
     assert "tests/analysis/test_inference.py" in others  # by way of agreement.py
     assert not {test for test in own + others if test.startswith("tests/objectives/")}
     own, others = mutants.tests_of("brainrdl/sources/combined.py", dict.fromkeys(files, 1.0))
-    assert own == ["tests/sources/test_combined.py"]  # which has the name from the package
+    assert own[0] == "tests/sources/test_combined.py"  # which has the name from the package
+    assert set(mutants.OF_ALL) <= set(own)
+    assert "tests/sources/test_weights.py" not in own
     few = mutants.tests_of("brainrdl/pairs.py", dict.fromkeys(files, mutants.OTHERS_SECONDS / 2.5))
     assert [len(tests) for tests in few][1:] == [2]
-    assert mutants.tests_of("brainrdl/ranks.py", dict.fromkeys(files, 1.0))[0] == [
-        "tests/training/test_shared_batches.py"
-    ]
+    own = mutants.tests_of("brainrdl/ranks.py", dict.fromkeys(files, 1.0))[0]
+    assert set(own) == {"tests/training/test_shared_batches.py", *mutants.OF_ALL}
 
 
 @pytest.fixture
 def copy(tmp_path):
     """A repository of one module and one test."""
+    if sys.platform != "linux":
+        pytest.skip("memory is limited as Linux does")
     folder = tmp_path / "copy"
     (folder / "tests").mkdir(parents=True)
     (folder / "small.py").write_text(
@@ -190,7 +193,7 @@ def planted(old, new):
     ],
 )
 def test_verdicts(copy, monkeypatch, old, new, verdict, by):
-    monkeypatch.setattr(mutants, "CPU_MORE", 2)
+    monkeypatch.setattr(mutants, "CPU_MORE", 1)
     monkeypatch.setattr(mutants, "WALL_MORE", 6)
     source = (copy / "small.py").read_text()
     result = ended(mutants.Run(copy, ["tests/test_small.py"], 0.0, planted(old, new)))
@@ -202,7 +205,7 @@ def test_a_fault_is_gone_for_the_next(copy):
     first = ended(mutants.Run(copy, ["tests/test_small.py"], 1.0))
     assert first["verdict"] == "survived"
     assert list(first["files"]) == ["tests/test_small.py"]
-    for new, verdict in [("STEP = 2", "survived"), ("STEP = 3", "caught"), ("STEP = 4", "survived")] * 2:
+    for new, verdict in [("STEP = 2", "survived"), ("STEP = 3", "caught"), ("STEP = 4", "survived")]:
         assert ended(mutants.Run(copy, ["tests/test_small.py"], 1.0, planted("STEP = 1", new)))["verdict"] == verdict
 
 
@@ -219,7 +222,7 @@ FAULTS = [
         "return lambda epoch, n_epochs: start * (1 - epoch / n_epochs)",
     ),
     ("brainrdl/sources/weights.py", "DropKeyword", "squares = np.nansum((values - mean) ** 2, axis=0)  # (n - 1) s²"),
-    ("brainrdl/analysis/comparison.py", "ReplaceBinaryOperator_BitOr_BitAnd", ""),
+    ("brainrdl/analysis/logged_rdms.py", "AddNot", "if len(set(names)) < len(names):"),
     # A keyword that says what its default is: nothing can notice that it is gone.
     (
         "brainrdl/sources/weights.py",
@@ -230,11 +233,11 @@ FAULTS = [
 
 
 def test_the_tests_here_catch_a_fault_of_every_room_and_no_more(tmp_path):
-    tests = ["tests/test_schedule.py", "tests/sources/test_weights.py", "tests/analysis/test_comparison.py"]
+    tests = ["tests/test_schedule.py", "tests/sources/test_weights.py", "tests/analysis/test_logged_rdms.py"]
     records = []
     for module, operator, was in FAULTS:
         source = (mutants.REPOSITORY / module).read_text("utf-8")
-        fault = next(f for f in all_mutations(module, source, 0) if f.operator == operator and was in ("", f.was))
+        fault = next(f for f in all_mutations(module, source, 0) if (f.operator, f.was) == (operator, was))
         records.append(fault._asdict() | {"becomes": becomes(source, fault.applied(source))})
     (tmp_path / "chosen.json").write_text(json.dumps(records), "utf-8")
     command = [sys.executable, mutants.__file__, "--chosen", tmp_path / "chosen.json", "--out", tmp_path / "out.json"]

@@ -104,9 +104,9 @@ def test_the_payloads_are_dangerous_where_nothing_is_restricted(name, tmp_path):
 @pytest.mark.parametrize("reader", READERS)
 def test_no_pickle_in_a_file_runs_code(reader, tmp_path):
     read, write, name = READERS[reader]
-    for kind, payload in PAYLOADS.items():
+    for payload in PAYLOADS.values():
         folder = tmp_path / "made"
-        assert_harmless(read, write(tmp_path / name, payload(str(folder))), folder), kind
+        assert_harmless(read, write(tmp_path / name, payload(str(folder))), folder)
     for payload in STRANGE.values():
         assert_harmless(read, write(tmp_path / name, payload), tmp_path / "made")
 
@@ -570,7 +570,7 @@ def test_an_image_of_a_rare_format_is_refused_whatever_it_is_called(name, tmp_pa
     (tmp_path / "a.png").write_bytes(rare[name[2:]])
     with pytest.raises(ValueError, match=r"a.png cannot be read \(cannot identify image file"):
         images[0]
-    with pytest.raises(ValueError, match=r"a.png: the image cannot be read \(cannot identify image file"):
+    with pytest.raises(ValueError, match=r"a.png cannot be read \(cannot identify image file"):
         load_thumbnails(tmp_path, ["a"])
     (tmp_path / "a.png").write_bytes(content)
     assert images[0][0].shape == (1, 4, 4) and set(load_thumbnails(tmp_path, ["a"])) == {"a"}

@@ -19,7 +19,8 @@ import rsatoolbox
 import storage_faults
 from storage_disks import can_mount, full_at, read_only, try_full, try_small_disk
 from storage_faults import FAILURES, FAULTS, try_case
-from storage_runs import KINDS, Case, Runs, call, results_of, without_report
+from storage_runs import KINDS, Case, Runs, results_of, without_report
+from tiny_experiments import call
 
 from brainrdl import folder_lock
 from brainrdl.folder_lock import locked
@@ -238,6 +239,15 @@ def test_damaged_times_of_an_unfinished_part(tmp_path, text):
         HistoryFiles(tmp_path)
 
 
+def test_times_that_nobody_measured_are_no_damage(tmp_path):
+    # The epochs' rows were in the checkpoint of a process that was killed before it wrote its times.
+    for timing, text in (({}, "epoch\n"), ({}, "epoch\n"), ({"seconds": 2.0}, "epoch,seconds\n0,2.0\n")):
+        files = HistoryFiles(tmp_path)
+        with files.kept_up():
+            files.add({"stage": "main", "epoch": 0, "task": 1.0}, timing)
+        assert (tmp_path / "timing.csv").read_text() == text
+
+
 # -- files of RDMs -------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +305,7 @@ def test_a_file_of_rdms_that_was_changed_on_purpose(rdm_file):
 # -- full and read-only disks --------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_disk_that_is_full_at_any_write_loses_nothing(runs, tmp_path):
     with full_at(10**6) as seen, without_report():
         assert runs.run("task", tmp_path / "count").exit_code == 0
@@ -303,8 +314,10 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(runs, tmp_path):
         assert try_full(runs, "task", write) is None
 
 
-@pytest.mark.skipif(not can_mount(), reason="needs root, and leave to mount")
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
 def test_a_small_disk_and_one_that_cannot_be_written(runs, tmp_path):
+    if not can_mount():
+        pytest.skip("needs root, and leave to mount")
     assert try_small_disk(runs, "task", 60_000) is None
     run = tmp_path / "run"
     shutil.copytree(runs.made("task", "finished"), run)
@@ -356,6 +369,16 @@ def test_the_second_process_is_refused_until_the_first_is_gone(runs, holder, tmp
     with without_report():
         assert runs.run("task", run).exit_code == 0
     assert not (run / OWNER).exists() and not list(run.rglob("*draft*"))
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_file_where_the_folder_should_be_is_told(tmp_path, below):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    told = r"notes.txt.*: expected a folder, or a place for one, got a file; give another folder"
+    with pytest.raises(ValueError, match=told), locked(file / below):
+        pass
+    assert file.read_text() == "mine" and [*tmp_path.iterdir()] == [file]
 
 
 def test_a_report_can_be_made_while_a_run_goes_on_and_two_reports_cannot(runs, copied, monkeypatch):

@@ -71,7 +71,11 @@ def test_confounds_are_in_the_model(series, events):
     fit = fit_run(series, events, T_R, settings(), confounds)
     expected, _ = first_level_model(series, events, confounds.set_axis(["x", "y"], axis=1))
     np.testing.assert_allclose(fit.betas, expected, rtol=1e-9, atol=1e-9)
-    assert fit.dof == fit_run(series, events, T_R, settings()).dof - 2
+    plain = fit_run(series, events, T_R, settings())
+    assert fit.dof == plain.dof - 2
+    empty = fit_run(series, events, T_R, settings(), confounds.assign(x=0.0)[["x"]])  # motion that was not there
+    np.testing.assert_allclose(empty.betas, plain.betas, rtol=1e-9, atol=1e-9)
+    assert empty.dof == plain.dof
 
 
 def test_residuals_are_white_in_time_under_ar1_and_plain_under_ols(events):

@@ -50,3 +50,9 @@ def test_missing_files_are_told(folder):
         find_runs(PATTERN, folder, "01", sessions=["1", "3"])
     with pytest.raises(ValueError, match="no file of subject '01', run '9'"):
         find_runs(PATTERN, folder, "01", runs=["1", "9"])
+
+
+def test_digits_that_are_no_numbers(tmp_path):
+    for run in ("²", "1", "10", "2"):
+        (tmp_path / f"run-{run}.nii").touch()
+    assert [run.run for run in find_runs("run-{run}.nii", tmp_path, "sub-01")] == ["²", "1", "2", "10"]

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import struct
-import tracemalloc
 import zlib
 
 import nibabel
@@ -13,17 +12,9 @@ import pytest
 from brainrdl.fmri.images import load_volume, read_region, read_vertices, scan_interval
 from brainrdl.fmri.spec import Roi
 
+pytestmark = pytest.mark.usefixtures("little_memory")
+
 SHAPE = (4, 3, 2)
-
-
-@pytest.fixture(autouse=True)
-def little_memory():
-    """No test here may make Python's own memory grow by 200 MiB."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 200 * 2**20
 
 
 def with_header(path, **fields):

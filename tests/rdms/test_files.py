@@ -16,6 +16,7 @@ from scipy.spatial.distance import squareform
 
 from brainrdl.analysis.rdms import label_rdm, network_rdms, pixel_rdm
 from brainrdl.rdms import join_rdms, load_rdms, measure_name, save_rdms, select_rdms, stimulus_ids
+from brainrdl.rdms.formats import read_cells
 from brainrdl.stimuli import Stimuli
 
 
@@ -173,6 +174,11 @@ def test_every_format_gives_back_what_was_written(write, tmp_path):
         again = load_rdms(tmp_path / "again.h5")
         np.testing.assert_array_equal(again.dissimilarities, rdms.dissimilarities)
         assert stimulus_ids(again) == tuple(ids)
+
+
+def test_a_cell_of_a_table_may_hold_a_line_end(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'"one\r\ntwo",b\r\n"c\n",""\r\n')
+    assert read_cells(tmp_path / "a.csv").tolist() == [["one\r\ntwo", "b"], ["c\n", ""]]
 
 
 def test_single_precision_leaves_sides_that_differ_a_little(tmp_path):

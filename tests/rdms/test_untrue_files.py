@@ -1,7 +1,6 @@
 """Files that say what they do not hold, or lead elsewhere: refused by name, before memory is taken for them."""
 
 import struct
-import tracemalloc
 import zlib
 
 import h5py
@@ -17,17 +16,9 @@ from brainrdl.rdms.checks import as_vectors
 from brainrdl.rdms.hdf5 import hdf5_array, rsatoolbox_contents
 from brainrdl.rdms.matlab import mat_variables
 
+pytestmark = pytest.mark.usefixtures("little_memory")
+
 IDS = list("abcd")
-
-
-@pytest.fixture(autouse=True)
-def little_memory():
-    """No test here may make Python's own memory grow by 200 MiB."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 200 * 2**20
 
 
 @pytest.fixture
@@ -117,6 +108,11 @@ def test_many_texts_that_are_one_long_one_are_refused(hdf5):
         load_rdms(path)
 
 
+def test_groups_in_groups_are_read(hdf5):
+    path = hdf5(added("descriptors/about/session", 3))
+    assert rsatoolbox_contents(path, "words", "remedy")["descriptors"]["about"] == {"session": 3}
+
+
 def test_text_is_text_however_it_was_written(hdf5):
     """h5py's own text, bytes of a fixed length and attributes; rsatoolbox gives b'a' for the first."""
     for written in (IDS, np.array(IDS, "S"), np.array(["é", "b", "c", "d"], dtype=object)):
@@ -202,6 +198,12 @@ def test_sizes_of_a_matlab_file_are_those_of_its_bytes(content, message, tmp_pat
     path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM" + content)
     with pytest.raises(ValueError, match=rf"r.mat: no MATLAB file, or one cut short or damaged \({message}"):
         mat_variables(path)
+
+
+def test_a_matlab_array_of_no_dimensions_is_a_number(tmp_path):
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
+    (tmp_path / "r.mat").write_bytes(header + matrix(6, (), element(9, struct.pack("<d", 3.5))))
+    assert mat_variables(tmp_path / "r.mat") == {"a": 3.5}
 
 
 def test_packed_zeros_of_a_matlab_file_are_not_unpacked(tmp_path):

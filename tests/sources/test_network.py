@@ -282,3 +282,16 @@ def test_weights_that_are_not_finite(net):
         net.readout.bias[1] = torch.nan
     with pytest.raises(ValueError, match=r"the teacher's 'readout.bias' holds NaN or infinite values; give it other"):
         NetworkTeacher(net, ["fc"])
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 3), (9, 2, 2, 2)])
+def test_patterns_that_are_not_finite_are_refused_by_stimulus_in_whichever_layer(stimuli, shape):
+    class Spoils(nn.Module):
+        def forward(self, images):
+            given = images.new_ones(shape[1:]).expand(len(images), *shape[1:]).clone()
+            return torch.where((images.flatten(1)[:, 0] == bad).view(-1, *[1] * (given.ndim - 1)), torch.nan, given)
+
+    bad = stimuli.images[3].flatten()[0]
+    teacher = NetworkTeacher(nn.Sequential(nn.Identity(), Spoils()), ["0", "1"])
+    with pytest.raises(ValueError, match="layer '1' gives NaN or infinite values for stimulus 'image-3'; look at its"):
+        teacher.check(stimuli)

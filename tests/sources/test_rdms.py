@@ -1,5 +1,6 @@
 """Measured RDMs as teacher: looked up by id, as they stand."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -327,3 +328,31 @@ def test_the_92_objects_teach(check_contract, real_data):
     answers = subjects.targets(stimuli, pairs)
     mean = torch.stack([answers[name].values for name in subjects.names]).mean(0)
     torch.testing.assert_close(mean, values)
+
+
+@pytest.mark.parametrize(
+    ("measure", "low", "high"),
+    [
+        ("correlation", 0, 2),
+        ("cosine", 0, 2),
+        *((measure, 0, 1e9) for measure in ("euclidean", "sqeuclidean", "mahalanobis")),
+        ("crossnobis", -1e9, 1e9),
+    ],
+)
+def test_values_that_are_none_of_their_measure_are_told(measure, low, high):
+    def told(*values):
+        rdms = RDMs(np.array([values]), measure, None, {"roi": ["IT"]}, {"stimulus": ["a", "b", "c"]})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            MeasuredRDMs(rdms)
+        return [str(one.message) for one in caught]
+
+    assert told(low, low + 1.5, high) == told(low - 1e-4, low, high + 1e-4) == []
+    below, above = told(low - 0.01, low + 1, high), told(low, low + 1, high + 0.01)
+    if measure == "crossnobis":
+        assert below == above == []
+        return
+    between = f"0 to {high}" if high == 2 else "0 or more"
+    assert len(below) == 1
+    assert f"RDM 'IT': 1 of 3 values are none of '{measure}' ({between}), such as -0.01" in below[0]
+    assert [f"({between}), such as 2.01" in one for one in above] == ([True] if high == 2 else [])

@@ -31,7 +31,18 @@ def net(seed, plain):
     return tools.Net(n_hidden=10, dropout=0, norm=nn.Identity) if plain else tools.Net(n_hidden=10)
 
 
-def train(fabric, plain, checkpoint=None, steps=None, resume=False, asked_at=None):
+class AskedAfterTheLastStep:
+    """A training's progress: interrupts process 1 when all have agreed what is due after an epoch's last step."""
+
+    def step(self, stage, epoch, n_epochs, step, n_steps, values):
+        if step == n_steps and epoch == 0 and torch.distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def epoch(self, record, n_epochs):
+        pass
+
+
+def train(fabric, plain, checkpoint=None, steps=None, resume=False, asked_at=None, progress=None):
     """What the student came to and the history; interrupted in process 1 while it reads a batch, where that is said."""
     student = net(0, plain)
     n_read = 0
@@ -47,6 +58,7 @@ def train(fabric, plain, checkpoint=None, steps=None, resume=False, asked_at=Non
     trainer = Trainer(
         student, Stage(objective, 2.0, epochs=EPOCHS, optimizer=sgd(0.1)), batch_size=BATCH, seed=3, fabric=fabric,
         augment=augment, checkpoint=checkpoint, checkpoint_steps=steps, accumulate=1 if plain else 2,
+        progress=progress,
     )  # fmt: skip
     rows, ended = [], False
     try:
@@ -72,6 +84,7 @@ def main(here, n_processes):
         results["gone on", plain] = train(fabric, plain, place, resume=True)
     # Without agreed steps they see it at the end of the epoch.
     results["late"] = train(fabric, True, here / "late.pt", asked_at=1 + 2)
+    results["between"] = train(fabric, True, here / "between.pt", progress=AskedAfterTheLastStep())
     torch.save(results, here / f"rank-{fabric.global_rank}-of-{n_processes}.pt")
 
 

@@ -10,6 +10,7 @@ from rsatoolbox.rdm import RDMs
 from torch import nn
 
 from brainrdl.layers import record_layers
+from brainrdl.notes import ResultWarning
 from brainrdl.objectives import (
     DeepSupervision,
     Distillation,
@@ -115,6 +116,18 @@ def test_stages_and_evaluations_that_record_other_layers(tracing_only, make_net,
     assert patterns["conv2"].shape[0] == 50
 
 
+class Faint:
+    """A term of which nothing comes: its gradient is compared with the others'."""
+
+    layers, stream = ("2",), "task"
+
+    def prepare(self, patterns, stimuli):
+        pass
+
+    def __call__(self, patterns, stimuli, draw=None):
+        return {"faint/2": 1e-12 * patterns["2"].square().mean()}
+
+
 def test_with_machine_code(teacher, train, fit, snapshot):
     """The default compiler, on a network that it compiles quickly."""
     if not any(map(shutil.which, ("g++", "clang++", "cl"))):
@@ -122,8 +135,9 @@ def test_with_machine_code(teacher, train, fit, snapshot):
     torch.manual_seed(0)
     student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
     before = snapshot(student)
-    stage = Stage(RDLObjective(teacher, {"2": "fc"}, pairs=30), task_weight=0, optimizer=sgd(0.1))
-    (row,) = fit(student, stage, train.subset(torch.arange(48)), compile=True)
+    stage = Stage([RDLObjective(teacher, {"2": "fc"}, pairs=30), Faint()], task_weight=0, optimizer=sgd(0.1))
+    with pytest.warns(ResultWarning, match="term 'faint/2' takes no part"):
+        (row,) = fit(student, stage, train.subset(torch.arange(48)), compile=True)
     after = snapshot(student)
     assert row["rdl/2"] > 0
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"1.weight", "1.bias"}

@@ -56,3 +56,9 @@ def test_all_see_the_signal_at_the_end_of_a_short_epoch(ranks, folder):
     state = load_checkpoint(folder / "late.pt")
     assert (state["epoch"], state["step"]) == (0, 6)
     assert all(rank["late"]["ended"] for rank in ranks)
+
+
+def test_a_signal_after_the_last_step_ends_all_once_the_epoch_is_saved(ranks, folder):
+    state = load_checkpoint(folder / "between.pt")
+    assert (state["epoch"], state.get("step"), len(state["history"])) == (1, None, 1)
+    assert all(rank["between"]["ended"] for rank in ranks)

@@ -26,6 +26,7 @@ from brainrdl.schedule import linear_decay
 from brainrdl.sources import NetworkTeacher
 from brainrdl.stimuli import Targets
 from brainrdl.training import Trainer, saving
+from brainrdl.training import trainer as trainer_module
 from brainrdl.training.checkpoint import load_checkpoint, previous_checkpoint, save_checkpoint
 
 
@@ -499,6 +500,27 @@ def test_a_signal_in_an_evaluation_loses_no_step(training, whole, snapshot, asse
     assert_equal_states(snapshot(second.student), whole[1])
 
 
+@pytest.mark.parametrize("place_of", ["training_state", "check_sizes"])
+def test_a_signal_at_the_end_of_an_epoch_loses_nothing(
+    training, whole, snapshot, assert_equal_states, tmp_path, monkeypatch, place_of
+):
+    place, calls, original = tmp_path / "last.pt", [], getattr(trainer_module, place_of)
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer_module, place_of, interrupted)
+    with pytest.raises(Interrupted), ending_on_signals():
+        training.run(training.trainer(place))
+    assert load_checkpoint(place)["epoch"] == len(load_checkpoint(place)["history"]) == 2
+    second = training.trainer(place)
+    assert training.run(second, resume=True) == whole[0]
+    assert_equal_states(snapshot(second.student), whole[1])
+
+
 def test_a_second_ctrl_c_ends_at_once(training, tmp_path):
     place, calls = tmp_path / "last.pt", []
 
@@ -514,6 +536,18 @@ def test_a_second_ctrl_c_ends_at_once(training, tmp_path):
     with pytest.raises(Interrupted), ending_on_signals():
         training.run(training.trainer(place, augment=twice))
     assert calls == [1, 1, 1, "still there"] and not place.exists()
+
+
+def test_an_ignored_signal_stays_ignored():
+    """What a script starts with & is not ended by the Ctrl-C that is meant for the script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ending_on_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not is_asked()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_signals_do_what_they_did_before(tmp_path):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
+import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from brainrdl import __version__
-from brainrdl.failures import WorkerLostError, stop, tells
-from brainrdl.interruption import ending_on_signals, let_end
+from brainrdl.cli.figure_command import figure
+from brainrdl.cli.telling import told
 
 if TYPE_CHECKING:
     from brainrdl.data import Description
@@ -39,9 +37,12 @@ Formats = Annotated[str, typer.Option("--format", help="Formats of the figures, 
 def main() -> None:
     """Entry point of the `brainrdl` command."""
     import os
+    import warnings
 
+    # Pillow's words of an image that is refused for its size; the filter is of this program, not of who imports us.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     # Processes that this one starts would look for modules in the working folder first, as `python -m` does.
-    if sys.path[0] != str(Path(__file__).parents[1]):
+    if sys.path[0] != str(Path(__file__).parents[2]):
         os.environ.setdefault("PYTHONSAFEPATH", "1")
     app()
 
@@ -63,7 +64,7 @@ def _start(
 @app.command()
 def demo(context: typer.Context, out: Out = None) -> None:
     """Compare six training methods on real handwritten digits that are already installed; minutes on a laptop."""
-    with _told(context, "brainrdl demo" + (f" --out {shlex.quote(str(out))}" if out else "")):
+    with told(context, "brainrdl demo" + (f" --out {shlex.quote(str(out))}" if out else "")):
         import os
 
         from brainrdl.experiment import RunOptions
@@ -117,11 +118,11 @@ def run(
 ) -> None:
     """Run an experiment: its teacher, then every method with every seed; finished parts are not run again."""
     again = " ".join(shlex.quote(word) for word in sys.argv[1:] if word != "--resume")
-    with _told(context, f"brainrdl {again} --resume", experiment, str(out or "")):
+    with told(context, f"brainrdl {again} --resume", experiment, str(out or "")):
         from brainrdl.experiment import RunOptions
         from brainrdl.experiment_file import load_experiment
 
-        changes = list(set_ or []) + ([] if precision is None else [f"training.precision={precision}"])
+        changes = list(set_ or []) + ([] if precision is None else [f"training.precision={json.dumps(precision)}"])
         loaded = load_experiment(experiment, changes, _words(methods), _numbers(seeds))
         options = RunOptions(
             resume=resume,
@@ -149,7 +150,7 @@ def report(
     ] = None,
 ) -> None:
     """Make the tables, figures and report.html of runs anew, without training; of several runs one of all, too."""
-    with _told(context):
+    with told(context):
         from brainrdl.report import write_report, write_reports
 
         if len(run_dir) == 1:
@@ -174,184 +175,7 @@ def _tell_results(folder: Path) -> None:
     typer.echo(f"figures and tables: {folder / 'report'}")
 
 
-_INPUTS, _RDM, _MDS, _OTHERS = "What is drawn", "rdm, stimulus-mds", "mds, training", "agreement, curves"
-
-
-@app.command()
-def figure(
-    context: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="rdm, mds, stimulus-mds, curves, agreement or training.")],
-    inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT", help="Folders of runs, files of RDMs, arrays, network files (.yaml)."),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="FILE.png, FILE.pdf or FILE.svg.")],
-    width: Annotated[
-        str, typer.Option(metavar="WIDTH", help="single (85 mm, one column) or double (180 mm, two).")
-    ] = "double",
-    select: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DESCRIPTOR=VALUE[,VALUE]",
-            help="Only RDMs of these, such as layer=fc,softmax. Of a run: the last epoch of the first seed.",
-            rich_help_panel=_INPUTS,
-        ),
-    ] = None,
-    patterns: Annotated[
-        bool, typer.Option("--patterns", help="Arrays are patterns, stimuli × units.", rich_help_panel=_INPUTS)
-    ] = False,
-    dissimilarity: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Between patterns (default: correlation), or the measure of RDMs in arrays.",
-            rich_help_panel=_INPUTS,
-        ),
-    ] = None,
-    ids: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The stimuli of arrays: an id a line, or a table.", rich_help_panel=_INPUTS),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Which array of files that hold several.", rich_help_panel=_INPUTS),
-    ] = None,
-    stimulus: Annotated[
-        str,
-        typer.Option(
-            metavar="DESCRIPTOR", help="The pattern descriptor that holds stimulus ids.", rich_help_panel=_INPUTS
-        ),
-    ] = "stimulus",
-    allow_code: Annotated[
-        bool,
-        typer.Option("--allow-code", help="Allow networks package.module:callable.", rich_help_panel=_INPUTS),
-    ] = False,
-    images: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Pictures of stimuli: images named by id, or run: those that the run keeps.",
-            rich_help_panel=_RDM,
-        ),
-    ] = None,
-    categories: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A table of stimuli (.tsv, .csv) with categories.", rich_help_panel=_RDM),
-    ] = None,
-    category: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Its column, or a pattern descriptor; default: category, where there is one.",
-            rich_help_panel=_RDM,
-        ),
-    ] = None,
-    scale: Annotated[
-        str, typer.Option(metavar="SCALE", help="rdm: percentile or raw.", rich_help_panel=_RDM)
-    ] = "percentile",
-    shared: Annotated[
-        bool, typer.Option("--shared", help="rdm: one colour scale for all RDMs.", rich_help_panel=_RDM)
-    ] = False,
-    rows: Annotated[
-        str | None,
-        typer.Option(metavar="DESCRIPTOR", help="rdm: of RDMs, what the grid's rows are.", rich_help_panel=_RDM),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(metavar="DESCRIPTOR", help="rdm: of RDMs, what its columns are.", rich_help_panel=_RDM),
-    ] = None,
-    comparison: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of RDMs: correlation, normalized_euclidean, … (default: correlation); agreement: rho-a, corr, … "
-            "(default: rho-a).",
-            rich_help_panel=_MDS,
-        ),
-    ] = None,
-    bootstrap: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Samples of stimuli; 0: all stimuli once.", rich_help_panel=_MDS),
-    ] = 20,
-    sample: Annotated[
-        int | None,
-        typer.Option(min=3, metavar="N", help="Stimuli in each; default: as many as there are.", rich_help_panel=_MDS),
-    ] = None,
-    non_metric: Annotated[
-        bool,
-        typer.Option(
-            "--non-metric", help="MDS of the order of distances alone; stimulus-mds, too.", rich_help_panel=_MDS
-        ),
-    ] = False,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NETWORK", help="What others move towards, such as teacher.", rich_help_panel=_MDS),
-    ] = None,
-    colour_by: Annotated[
-        str | None,
-        typer.Option(metavar="DESCRIPTOR", help="mds: of RDMs, what colours stand for.", rich_help_panel=_MDS),
-    ] = None,
-    shape_by: Annotated[
-        str | None,
-        typer.Option(metavar="DESCRIPTOR", help="mds: of RDMs, what shapes stand for.", rich_help_panel=_MDS),
-    ] = None,
-    brain: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="agreement: RDMs with the descriptors roi and subject.", rich_help_panel=_OTHERS
-        ),
-    ] = None,
-    inference: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="agreement: fixed, bootstrap_rdm, bootstrap_pattern or dual_bootstrap.",
-            rich_help_panel=_OTHERS,
-        ),
-    ] = "fixed",
-    quantity: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="curves: only these, such as test_error.", rich_help_panel=_OTHERS),
-    ] = None,
-) -> None:
-    """Draw one figure of runs, RDMs, patterns or networks, for a paper."""
-    with _told(context):
-        from brainrdl.report.figure import FigureOptions, draw_figure
-        from brainrdl.report.figure_inputs import InputOptions
-
-        chosen = FigureOptions(
-            inputs=InputOptions(
-                select=_selection(select or []),
-                ids=ids,
-                key=key,
-                patterns=patterns,
-                dissimilarity=dissimilarity,
-                stimulus=stimulus,
-                images=images,
-                categories=categories,
-                category=category,
-                allow_code=allow_code,
-            ),
-            width=cast(Any, width),  # checked there
-            scale=scale,
-            shared=shared,
-            comparison=comparison,
-            n_bootstrap=bootstrap,
-            n_stimuli=sample,
-            metric=not non_metric,
-            targets=tuple(target or ()),
-            brain=brain,
-            rows=rows,
-            columns=columns,
-            colour_by=colour_by,
-            shape_by=shape_by,
-            inference=inference,
-            quantities=tuple(quantity or ()),
-        )
-        drawn = draw_figure(kind, inputs, out, chosen)
-        for note in drawn.notes:
-            typer.echo(f"note: {note}", err=True)
-        typer.echo(str(drawn.file))
+app.command()(figure)
 
 
 @app.command()
@@ -363,7 +187,7 @@ def rdms(
     rois: Annotated[str | None, typer.Option(help="Only these of the spec, such as V1,IT.")] = None,
 ) -> None:
     """Make RDMs of measured patterns, with their reliability and noise ceilings."""
-    with _told(context, of=data_spec):
+    with told(context, of=data_spec):
         from brainrdl.brain_rdms import make_rdms, summary
 
         made = make_rdms(
@@ -383,7 +207,7 @@ def fetch(
 ) -> None:
     """Bring a public data set here, or say how its publisher gives it out."""
     again = f"brainrdl fetch {shlex.quote(name)}" + (f" --into {shlex.quote(str(into))}" if into else "")
-    with _told(context, again):
+    with told(context, again):
         from brainrdl.data.fetch import FetchError, fetch_files
         from brainrdl.data.spec import fetch_folder
 
@@ -396,8 +220,8 @@ def fetch(
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
         there = sum(file.was_there for file in brought)
-        told = f"{len(brought)} files in {folder}, checked; {there} were there" if brought else "nothing is downloaded"
-        typer.echo(f"{spec.name}: {told}")
+        what = f"{len(brought)} files in {folder}, checked; {there} were there" if brought else "nothing is downloaded"
+        typer.echo(f"{spec.name}: {what}")
         if spec.instructions or not brought:
             typer.echo(spec.instructions.strip() or f"see {spec.source.url or 'its publisher'}")
         if brought and root != _data_root() and not Path(spec.folder).is_absolute():
@@ -432,7 +256,7 @@ def check(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Allow networks package.module:callable.")] = False,
 ) -> None:
     """Say whether a data spec or an experiment can be used here, and what is in it."""
-    with _told(context, of=spec):
+    with told(context, of=spec):
         from brainrdl.experiment_file import built_in_experiments
         from brainrdl.settings import read_yaml
 
@@ -497,65 +321,8 @@ def _words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
-def _selection(given: list[str]) -> dict[str, list[str]]:
-    """rdm descriptor -> the values that are wanted."""
-    chosen: dict[str, list[str]] = {}
-    for text in given:
-        name, equals, values = text.partition("=")
-        if not equals or not name.strip():
-            raise ValueError(f"--select {text}: expected descriptor=value[,value], such as layer=fc,softmax")
-        # The empty name is a network's output.
-        chosen.setdefault(name.strip(), []).extend(value.strip() for value in values.split(","))
-    return chosen
-
-
 def _numbers(text: str | None) -> list[int]:
     try:
         return [int(word) for word in _words(text)]
     except ValueError:
         raise ValueError(f"--seeds {text}: expected whole numbers separated by commas, such as 0,1,2") from None
-
-
-@contextmanager
-def _told(context: typer.Context, again: str = "", of: str = "", out: str = "") -> Iterator[None]:
-    """Turn errors into one short message and the exit status that the documentation promises.
-
-    of, out: the file that the command was given, and where it writes; wrong input that names neither is of that file.
-    """
-    with ending_on_signals():
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            let_end()
-            if tells(error, 130):
-                typer.echo(
-                    f"interrupted; what is finished is kept.{f' Go on with: {again}' if again else ''}", err=True
-                )
-            stop(130)
-            raise typer.Exit(130) from None
-        except (ValueError, FloatingPointError, OSError) as error:
-            if context.obj and context.obj["traceback"]:
-                raise
-            from brainrdl.settings import naming, plain
-
-            message = (
-                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-            )
-            status = 2 if isinstance(error, ValueError) else 1
-            if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-                message, status = f"{plain(str(error.filename), 100)}: {error.strerror}; correct the path", 2
-            elif isinstance(error, OSError):
-                message += "; nothing that was finished is lost: make room or choose a writable --out, then go on"
-            else:
-                message = naming(message, of, out)
-            if tells(error, status):
-                typer.echo(f"error: {plain(message, 1200)}", err=True)
-            stop(status)
-            raise typer.Exit(status) from None
-        except WorkerLostError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from None
-
-
-if __name__ == "__main__":
-    main()
