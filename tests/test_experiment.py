@@ -366,6 +366,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, mon
         ({"training.epoch": 3}, r"training.epoch: unknown key; did you mean 'epochs'\?"),
         ({"methods.rdl.pair": 5}, r"methods.rdl.pair: unknown key; did you mean 'pairs'\?"),
         ({"methods.rdl.dissimilarity": "euclidian"}, "methods.rdl.dissimilarity: input should be 'euclidean'"),
+        ({"methods.rdl.method": ["rdl"]}, r"methods.rdl: unknown method '\['rdl'\]'"),
         ({"methods.rdll": {}}, r"methods.rdll: unknown method 'rdll'; did you mean 'rdl'\?"),
         ({"methods.rdl.layers": {"pool9": "pool1"}}, "layer 'pool9' is not in the student"),
         ({"methods.rdl.layers": {"pool1": "pool9"}}, "layer 'pool9' is not in the teacher"),

@@ -14,6 +14,7 @@ from brainrdl.data.image_folder import ImageFiles
 from brainrdl.data.readers import read_contents
 from brainrdl.data.spec import DataSpec, data_root, load_spec, source_lines
 from brainrdl.randomness import Draw
+from brainrdl.settings import plain
 from brainrdl.stimuli import Stimuli, read_stimuli
 
 
@@ -130,7 +131,7 @@ def describe(spec: DataSpec, root: Path | None = None) -> Description:
     try:
         train, test, classes = read_contents(spec, data_root() if root is None else root)
     except ValueError as error:
-        return Description(spec, {}, (), (), (), str(error))
+        return Description(spec, {}, (), (), (), plain(str(error), 1200))
     images = {"all": len(train.ids)} if test is None else {"train": len(train.ids), "test": len(test.ids)}
     shape = (train.channels, *train.size) if isinstance(train, ImageFiles) else tuple(train.images.shape[1:])
     return Description(spec, images, shape, classes, (train.ids[0], (test or train).ids[-1]), None)

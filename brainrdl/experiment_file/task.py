@@ -176,7 +176,7 @@ def read_method(label: str, settings: Any, file: str) -> MethodSettings:
     if not isinstance(settings, dict):
         raise ValueError(f"{file}: methods.{label}: expected settings, got {settings!r}")
     kind = settings.get("method", label)
-    if kind not in METHODS:
+    if not isinstance(kind, str) or kind not in METHODS:
         close = get_close_matches(str(kind), METHODS, n=1)
         nearest = f"did you mean '{close[0]}'? " if close else ""
         raise ValueError(f"{file}: methods.{label}: unknown method '{kind}'; {nearest}known: {', '.join(METHODS)}")

@@ -156,6 +156,11 @@ def test_a_description_tells_both_splits_and_classes(tmp_path):
     assert describe(spec)[1:] == told[1:]
 
 
+def test_a_description_shows_no_control_characters(tmp_path):
+    spec = load_spec("mnist").model_copy(update={"folder": "a\tb\x1b[2J"})
+    assert "a\\tb\\x1b[2J" in str(describe(spec, tmp_path))
+
+
 def test_a_description_tells_where_missing_data_were_looked_for(tmp_path):
     told = describe(load_spec("mnist"), tmp_path)
     assert not told.usable and told.images == {}

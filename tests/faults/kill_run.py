@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from killed_experiments import Experiment, write_experiments
 _HEAVY = ("brainrdl.experiment", "brainrdl.report", "lightning_fabric", "matplotlib.pyplot", "rsatoolbox")
 _HEAVY += ("sklearn.datasets", "sklearn.manifold", "statsmodels.stats.multitest", "torchvision", "nibabel", "h5py")
 WITHIN = 30.0  # seconds in which an interrupted run must have ended
+_EARLY = 0.2  # of the moments, how many may come before a step of the sitting, such as while processes start
 _SHARES = {"task": 0.6, "brain": 0.25, "search": 0.15}
 
 
@@ -208,7 +210,9 @@ class Disturber:
         death, delay = self._draw(name) if disturbed else (None, None)
         begun = time.time()
         process = self.runs.start(words, DyingWrites(out, death) if death else None)
-        status = wait(process, delay)
+        status = None if delay is None or self.random.random() < _EARLY else self._wait_for_a_step(process, out, begun)
+        if status is None:
+            status = wait(process, delay)
         if status is None:
             status = self._disturb(process)
         if status == 0:
@@ -227,9 +231,21 @@ class Disturber:
             event, n = self.events[name][self.random.integers(len(self.events[name]))]
             number = int(self.random.integers(1, 1 + max(1, n // 8)))
             return Death(event, number, float(self.random.random())), None
-        # After the first step of a run; a sitting is some parts long.
+        # A sitting is some parts long.
         left = max(0.5, self.seconds[name] - self.first[name])
-        return None, self.first[name] + float(self.random.uniform(0, left / 4))
+        return None, float(self.random.uniform(0, left / 4))
+
+    def _wait_for_a_step(self, process: int, out: Path, begun: float) -> int | None:
+        """Wait until something of a training is saved in this sitting; the status of a run that ends before."""
+        give_up = time.monotonic() + WITHIN
+        while time.monotonic() < give_up:
+            status = wait(process, 0.02)
+            if status is not None:
+                return status
+            with suppress(FileNotFoundError):  # it was replaced in between
+                if any(file.stat().st_mtime > begun for file in out.rglob("checkpoint/*.pt")):
+                    return None
+        return None
 
     def _disturb(self, process: int) -> int | None:
         """Send the signal as a terminal or the system does; how the process ended."""
