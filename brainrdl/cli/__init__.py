@@ -37,10 +37,7 @@ Formats = Annotated[str, typer.Option("--format", help="Formats of the figures, 
 def main() -> None:
     """Entry point of the `brainrdl` command."""
     import os
-    import warnings
 
-    # Pillow's words of an image that is refused for its size; the filter is of this program, not of who imports us.
-    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     # Processes that this one starts would look for modules in the working folder first, as `python -m` does.
     if sys.path[0] != str(Path(__file__).parents[2]):
         os.environ.setdefault("PYTHONSAFEPATH", "1")
@@ -53,7 +50,11 @@ def _start(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show Python's traceback with an error.")] = False,
 ) -> None:
+    import warnings
+
     context.obj = {"traceback": traceback}
+    # Pillow's words of an image that is refused for its size; the filter is of this program, not of who imports us.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     if version:
         typer.echo(f"brainrdl {__version__}")
         raise typer.Exit

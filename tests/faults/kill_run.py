@@ -38,7 +38,7 @@ from killed_experiments import Experiment, write_experiments
 _HEAVY = ("brainrdl.experiment", "brainrdl.report", "lightning_fabric", "matplotlib.pyplot", "rsatoolbox")
 _HEAVY += ("sklearn.datasets", "sklearn.manifold", "statsmodels.stats.multitest", "torchvision", "nibabel", "h5py")
 WITHIN = 30.0  # seconds in which an interrupted run must have ended
-_EARLY = 0.2  # of the moments, how many may come before a step of the sitting, such as while processes start
+_EARLY = 0.2  # of the moments, how many may come before a step of the sitting, once the run has its folder
 _SHARES = {"task": 0.6, "brain": 0.25, "search": 0.15}
 
 
@@ -210,7 +210,8 @@ class Disturber:
         death, delay = self._draw(name) if disturbed else (None, None)
         begun = time.time()
         process = self.runs.start(words, DyingWrites(out, death) if death else None)
-        status = None if delay is None or self.random.random() < _EARLY else self._wait_for_a_step(process, out, begun)
+        sign = ".in_use_by.json" if self.random.random() < _EARLY else "checkpoint/*.pt"
+        status = None if delay is None else self._wait_for(sign, process, out, begun)
         if status is None:
             status = wait(process, delay)
         if status is None:
@@ -235,15 +236,15 @@ class Disturber:
         left = max(0.5, self.seconds[name] - self.first[name])
         return None, float(self.random.uniform(0, left / 4))
 
-    def _wait_for_a_step(self, process: int, out: Path, begun: float) -> int | None:
-        """Wait until something of a training is saved in this sitting; the status of a run that ends before."""
+    def _wait_for(self, sign: str, process: int, out: Path, begun: float) -> int | None:
+        """Wait until there is such a file of this sitting; the status of a run that ends before."""
         give_up = time.monotonic() + WITHIN
         while time.monotonic() < give_up:
             status = wait(process, 0.02)
             if status is not None:
                 return status
             with suppress(FileNotFoundError):  # it was replaced in between
-                if any(file.stat().st_mtime > begun for file in out.rglob("checkpoint/*.pt")):
+                if any(file.stat().st_mtime > begun for file in out.rglob(sign)):
                     return None
         return None
 

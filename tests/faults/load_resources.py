@@ -55,7 +55,8 @@ def count(networks: Iterable[nn.Module] = ()) -> Resources:
     gc.collect()
     alive = [one for one in gc.get_objects() if type(one) is not Resources]
     tensors = [one for one in alive if issubclass(type(one), torch.Tensor)]
-    stores = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    dense = [one for one in tensors if one.layout == torch.strided]  # a sparse one has no storage of its own
+    stores = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in dense}
     counted = Resources(
         rss=int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024,
         objects=len(alive),

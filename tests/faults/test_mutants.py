@@ -193,8 +193,7 @@ def planted(old, new):
     ],
 )
 def test_verdicts(copy, monkeypatch, old, new, verdict, by):
-    monkeypatch.setattr(mutants, "CPU_MORE", 1)
-    monkeypatch.setattr(mutants, "WALL_MORE", 6)
+    monkeypatch.setattr(mutants, "CPU_MORE", 6)  # a process that has run many tests is slow to fork and to look through
     source = (copy / "small.py").read_text()
     result = ended(mutants.Run(copy, ["tests/test_small.py"], 0.0, planted(old, new)))
     assert (result["verdict"], result["by"]) == (verdict, by)
