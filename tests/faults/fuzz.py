@@ -41,6 +41,8 @@ GIB = 2**30
 MEMORY = 2 * GIB  # beyond what the imports take
 LONGEST = 1500  # characters of a message
 
+_ROOMS = ("brainrdl.brain_rdms", "brainrdl.cli", "brainrdl.experiment", "brainrdl.fmri.describe", "brainrdl.report")
+_ROOMS += ("brainrdl.report.figure", "brainrdl.report.figure_inputs")
 _IMPORTS = (
     *("h5py", "matplotlib.pyplot", "nibabel", "nilearn.image", "nilearn.glm.first_level", "pandas", "PIL.Image"),
     *("pooch", "rsatoolbox", "scipy.io", "scipy.stats", "sklearn.datasets", "sklearn.manifold", "torchvision.datasets"),
@@ -115,14 +117,8 @@ def case_seed(seed: int, kind: str, number: int) -> int:
 
 def warm_up() -> None:
     """Import what the commands import, once for all cases."""
-    import brainrdl.brain_rdms
-    import brainrdl.cli
-    import brainrdl.experiment
-    import brainrdl.fmri.describe
-    import brainrdl.report
-    import brainrdl.report.figure
-    import brainrdl.report.figure_inputs  # noqa: F401
-
+    for name in _ROOMS:
+        importlib.import_module(name)
     for name in _IMPORTS:
         with contextlib.suppress(ImportError):  # an extra that is not installed is not tried either
             importlib.import_module(name)
