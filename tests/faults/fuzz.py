@@ -362,7 +362,8 @@ def _problem_of_message(case: Case, ended: _Ended, message: str) -> str:
     if not any(name in message for name in case.files):
         return f"the message names none of {', '.join(case.files)}"
     words = () if isinstance(case.field, bool) else case.field
-    if case.field and not re.search(r": [^\s:]+: ", message) and not any(word in message for word in words):
+    named = re.search(r": [^\s:]+: |: .+: unknown key", message) or any(word in message for word in words)
+    if case.field and not named:
         return "the message names no field"
     return ""
 

@@ -45,7 +45,7 @@ def rdm_files(g: Random, folder: Path) -> Case:
     kind = str(g.choice(["rdm", "rdm", "stimulus-mds", "mds" if of_rsatoolbox else "rdm"]))
     n = int(g.integers(4, 9))
     n_rdms = {"stimulus-mds": 1, "mds": 3}.get(kind, int(g.integers(1, 4)))
-    vectors, ids = draw_vectors(g, n, n_rdms, missing=kind == "rdm"), draw_ids(g, n)
+    vectors, ids = draw_vectors(g, n, n_rdms, estimates=kind == "rdm"), draw_ids(g, n)
     options: list[str] = []
     if of_rsatoolbox:
         write_rsatoolboxs(path, vectors, ids, g)

@@ -27,15 +27,15 @@ def draw_ids(g: Random, n: int) -> list[str]:
     return [f"$x_{k}^2$ <b>{k}</b>" for k in range(n)]
 
 
-def draw_vectors(g: Random, n: int, n_rdms: int, missing: bool = True) -> np.ndarray:
-    """(n_rdms, n_pairs): distances of points, a few of them not measured."""
+def draw_vectors(g: Random, n: int, n_rdms: int, estimates: bool = True) -> np.ndarray:
+    """(n_rdms, n_pairs): squared distances of points; estimates: some not measured, or negative as of crossnobis."""
     from scipy.spatial.distance import pdist
 
     vectors = np.stack([pdist(g.normal(size=(n, 5))) ** 2 * g.choice([1e-3, 1.0, 50.0]) for _ in range(n_rdms)])
-    if missing and g.random() < 0.2 and n > 4:
+    if estimates and g.random() < 0.2 and n > 4:
         vectors[g.random(vectors.shape) < 0.1] = np.nan
-    if g.random() < 0.2:
-        vectors -= 0.1 * np.nanmax(vectors)  # as crossnobis can be
+    if estimates and g.random() < 0.2:
+        vectors -= 0.1 * np.nanmax(vectors)
     return vectors
 
 

@@ -137,7 +137,7 @@ def _distances(rdms: RDMs, metric: bool) -> np.ndarray:
         if metric:
             raise ValueError(
                 f"{int((vector < 0).sum())} of {len(vector)} dissimilarities are negative, down to {lowest:.3g}, which "
-                "no distance can be (crossnobis estimates can); use metric=False, which keeps their order alone"
+                "no distance can be (crossnobis estimates can); scale their order alone: metric=False, --non-metric"
             )
         vector = vector - lowest
     return np.asarray(squareform(vector.clip(min=0), checks=False))
