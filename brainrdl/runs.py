@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     # The ending stays: some writers go by it.
     draft = path.with_name(f".{path.stem}.{os.getpid()}.draft{path.suffix}")
     try:
-        write(draft)
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        _sync_folder(path.parent)
+        with naming_file(path, draft):
+            write(draft)
+            with open(draft, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+            _sync_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_file(path: Path, draft: Path | None = None) -> Iterator[None]:
+    """An error of the system that names no file, or only the draft of this one, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or str(error.filename) == str(draft)):
+            error.filename = str(path)
+        raise
 
 
 def remove_drafts(folder: Path) -> None:

@@ -82,6 +82,24 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert names(tmp_path) == ["x.txt"]
 
 
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (lambda draft: OSError(28, "No space left on device"), "x.txt"),
+        (lambda draft: OSError(28, "No space left on device", str(draft)), "x.txt"),
+        (lambda draft: OSError(2, "No such file or directory", "another.txt"), "another.txt"),
+        (lambda draft: OSError("a library's own words"), None),
+    ],
+)
+def test_an_error_of_the_system_names_the_file_and_not_its_draft(tmp_path, error, named):
+    def write(draft):
+        raise error(draft)
+
+    with pytest.raises(OSError) as told:
+        write_atomically(tmp_path / "x.txt", write)
+    assert (told.value.filename and os.path.basename(told.value.filename)) == named
+
+
 def test_it_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     done = []
     sync, replace = os.fsync, os.replace

@@ -11,6 +11,12 @@ import typer
 from brainrdl.failures import WorkerLostError, stop, tells
 from brainrdl.interruption import ending_on_signals, let_end
 
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), ": make room, then go on"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), ": choose a place that you may read and write, then go on"),
+    errno.EROFS: ": choose a place that can be written, or copy the run to one, then go on",
+}
+
 
 @contextmanager
 def told(context: typer.Context, again: str = "", of: str = "", out: str = "") -> Iterator[None]:
@@ -41,7 +47,7 @@ def told(context: typer.Context, again: str = "", of: str = "", out: str = "") -
             if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
                 message, status = f"{plain(str(error.filename), 100)}: {error.strerror}; correct the path", 2
             elif isinstance(error, OSError):
-                message += "; nothing that was finished is lost: make room or choose a writable --out, then go on"
+                message += f"; nothing that was finished is lost{_REMEDIES.get(error.errno or 0, '')}"
             else:
                 message = naming(message, of, out)
             if tells(error, status):

@@ -36,7 +36,7 @@ def deformed(
     max_shift, displacement (root mean square of u in each direction), smoothness (standard deviation of the
     Gaussian): in pixels; None scales with the image (0.05, 0.05 and 0.15 of its shorter side).
     Returns n stimuli with ids "ID~k" and the labels of their originals. Source of the idea: Loosli et al. (2007).
-    Raises ValueError for no images, or a negative number.
+    Raises ValueError for no images, or a number that is negative or of more than 10,000 pixels.
     """
     n_images, channels, height, width = stimuli.images.shape
     side = min(height, width)
@@ -45,10 +45,12 @@ def deformed(
     smoothness = _SMOOTHNESS * side if smoothness is None else smoothness
     if not n_images or side < 2:
         raise ValueError(f"expected images of at least 2x2 pixels to deform, got shape {tuple(stimuli.images.shape)}")
-    if n < 1 or start < 0 or min(max_shift, displacement) < 0 or smoothness <= 0:
+    possible = all(0 <= pixels <= 10_000 for pixels in (max_shift, displacement, smoothness)) and smoothness >= 0.01
+    if n < 1 or start < 0 or not possible:
         raise ValueError(
-            "expected n of at least 1, start, max_shift and displacement of at least 0 and smoothness above 0, got "
-            f"n={n}, start={start}, max_shift={max_shift}, displacement={displacement}, smoothness={smoothness}"
+            "expected n of at least 1, start of at least 0, max_shift and displacement of 0 to 10,000 pixels and "
+            f"smoothness of 0.01 to 10,000, got n={n}, start={start}, max_shift={max_shift}, "
+            f"displacement={displacement}, smoothness={smoothness}"
         )
     down, across = _smoothing(height, smoothness), _smoothing(width, smoothness)
     # In pixels, first across (x), then down (y), as grid_sample wants them.

@@ -30,9 +30,9 @@ class DeformedSettings(Settings):
     validation: int = Field(ge=1)
     source: Literal["train", "train+validation"] = "train"
     seed: int = 0
-    max_shift: float | None = Field(None, ge=0)
-    displacement: float | None = Field(None, ge=0)
-    smoothness: float | None = Field(None, gt=0)
+    max_shift: float | None = Field(None, ge=0, le=10_000)
+    displacement: float | None = Field(None, ge=0, le=10_000)
+    smoothness: float | None = Field(None, ge=0.01, le=10_000)
 
 
 class TeacherSettings(NetworkSettings):

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from brainrdl.runs import read_marked, write_marked
+from brainrdl.runs import naming_file, read_marked, write_marked
 from brainrdl.stimuli import Stimuli, without_waiting
 
 _INDEX = "index.jsonl"
@@ -198,7 +198,7 @@ def _write_rows(folder: Path, position: int, layer: str, start: int, rows: np.nd
     data, described = folder / f"{position}.f32", folder / f"{position}.json"
     data.touch()
     # Not through a map, which would write whole pages back: on a disk that machines share, other's rows with them.
-    with open(data, "r+b") as file:
+    with naming_file(data), open(data, "r+b") as file:
         file.seek(start * 4 * prod(rows.shape[1:]))
         file.write(np.ascontiguousarray(rows).tobytes())
         file.flush()

@@ -134,7 +134,9 @@ def test_the_defaults_scale_with_the_image():
         ({"start": -1}, "got n=3, start=-1"),
         ({"max_shift": -1.0}, "max_shift=-1.0"),
         ({"displacement": -0.5}, "displacement=-0.5"),
-        ({"smoothness": 0}, "smoothness above 0, got .*smoothness=0"),
+        ({"smoothness": 0}, "smoothness of 0.01 to 10,000, got .*smoothness=0"),
+        ({"max_shift": float("inf")}, "0 to 10,000 pixels .*max_shift=inf"),
+        ({"displacement": float("nan")}, "displacement=nan"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(changed, message):

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 import rsatoolbox
 import storage_faults
+import torch
 from storage_disks import can_mount, full_at, read_only, try_full, try_small_disk
 from storage_faults import FAILURES, FAULTS, try_case
 from storage_runs import KINDS, Case, Runs, results_of, without_report
 from tiny_experiments import call
+from torch import nn
 
 from brainrdl import folder_lock
 from brainrdl.folder_lock import locked
@@ -37,6 +39,8 @@ from brainrdl.run_folder import (
     read_marks,
 )
 from brainrdl.runs import write_text
+from brainrdl.sources import NetworkTeacher
+from brainrdl.stimuli import Stimuli
 
 LOCK, OWNER = ".lock", ".in_use_by.json"
 
@@ -325,10 +329,45 @@ def test_a_small_disk_and_one_that_cannot_be_written(runs, tmp_path):
         for words in (("run", runs.file("task"), "--out", run, "--accelerator", "cpu"), ("report", run)):
             result = call(*words)
             assert result.exit_code == 1 and "Read-only file system" in result.output, result.output
-            assert "choose a writable --out" in result.output.replace("\n", " ")
+            assert "choose a place that can be written, or copy the run to one" in result.output.replace("\n", " ")
     files = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != LOCK}
     whole = runs.made("task", "finished")
     assert all(content == (whole / file.relative_to(run)).read_bytes() for file, content in files.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
+def test_data_on_a_read_only_disk_are_used_and_what_cannot_be_put_there_is_told(runs, tmp_path):
+    if not can_mount():
+        pytest.skip("needs root, and leave to mount")
+    whole, data = runs.made("brain", "finished"), tmp_path / "data"
+    data.mkdir()
+    with read_only(runs.folder / "taught"), read_only(runs.folder / "scored"), read_only(data), without_report():
+        assert runs.run("brain", tmp_path / "run").exit_code == 0
+        for words in (("fetch", "mnist", "--into", data), ("figure", "rdm", whole, "--out", data / "x.png")):
+            result = call(*words)
+            told = result.output.replace("\n", " ")
+            assert result.exit_code == 1 and f"error: {data}/" in told and "choose a place that can be wri" in told
+        result = call("rdms", runs.folder / "taught.yaml", "--out", data / "x.h5")
+        assert result.exit_code == 2 and f"{data} may not be written to; choose another --out" in result.output
+    assert results_of(tmp_path / "run", "resume") == results_of(whole, "resume")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
+def test_kept_patterns_on_a_read_only_disk_are_used_and_new_ones_are_told(tmp_path):
+    if not can_mount():
+        pytest.skip("needs root, and leave to mount")
+    place, images = tmp_path / "cache", torch.rand(6, 1, 2, 2)
+    known, new = Stimuli(images[:4], tuple("abcd")), Stimuli(images[4:], tuple("ef"))
+
+    def teacher() -> NetworkTeacher:
+        return NetworkTeacher(nn.Sequential(nn.Flatten()), ["0"], cache=place)
+
+    kept = teacher().patterns(known)["0"]
+    with read_only(place):
+        assert torch.equal(teacher().patterns(known)["0"], kept)
+        with pytest.raises(OSError, match="Read-only file system") as error:
+            teacher().patterns(new)
+        assert str(place) in str(error.value.filename)
 
 
 # -- two processes, one folder -------------------------------------------------------------------------------------
