@@ -1,6 +1,6 @@
 """Every kind of file of a run × every way in which a disk damages it.
 
-    python tests/faults/storage_faults.py --out FILE.json [--share 0.1] [--flips 3] [--disk-full] [--mounts]
+    python tests/faults/storage_faults.py --out FILE.json [--kind task] [--share 0.1] [--flips 3] [--disk-full] [--mounts]
 
 A small run of each kind (a task with a teacher, brains as teachers, a search) is made once, finished and interrupted.
 For each fault its folder is copied, one file damaged, and one command called. What came of it:
@@ -179,7 +179,7 @@ def _after_remedy(runs: Runs, case: Case, out: Path, told: str) -> Outcome:
         shutil.rmtree(out)
     elif "delete" in message:
         for name in re.findall(r"(/\S+?)(?:[:;,]|\s|$)", message):
-            if Path(name).is_file():
+            if Path(name).is_file() and out in Path(name).parents:
                 Path(name).unlink()
     with without_report():
         again = runs.run(case.kind, out, "--resume")
@@ -199,24 +199,29 @@ def main() -> None:
     """Try everything, or a part of it, and write what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="a JSON file of all outcomes")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="only runs of these kinds; repeatable")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0, help="of the cases, drawn")
     parser.add_argument("--flips", type=int, default=1, help="how many different bits are flipped, one at a time")
     parser.add_argument("--disk-full", action="store_true", help="also let every write of a run fail, one at a time")
     parser.add_argument("--mounts", action="store_true", help="also fill a small disk (needs root)")
     given = parser.parse_args()
-    begin = time.monotonic()
+    begin, kinds, tried = time.monotonic(), given.kind or KINDS, []
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs(Path(folder))
         random = Random(given.seed)
-        every = [case for case in cases(runs) for _ in range(given.flips if case.fault == "bit flipped" else 1)]
+        every = [case for case in cases(runs, kinds) for _ in range(given.flips if case.fault == "bit flipped" else 1)]
         chosen = every if given.share == 1 else random.sample(every, round(given.share * len(every)))
-        tried = [(case, try_case(runs, case, random)) for case in chosen]
-        full = dict(_every_write(runs) if given.disk_full else ())
+        for case in chosen:
+            outcome = try_case(runs, case, random)
+            tried.append((case, outcome))
+            if outcome.what in FAILURES:
+                print(f"{outcome.what}: {', '.join(case)}: {outcome.words}", flush=True)
+        full = dict(_every_write(runs, kinds) if given.disk_full else ())
         if given.mounts:
             full |= {
                 f"{kind}, {free} bytes free": try_small_disk(runs, kind, free)
-                for kind in KINDS
+                for kind in kinds
                 for free in range(0, 400_000, 20_000)
             }
     counts = Counter(outcome.what for _, outcome in tried)
@@ -226,16 +231,13 @@ def main() -> None:
     given.out.write_text(json.dumps(content, indent=1))
     print(f"{len(tried)} cases: {', '.join(f'{n} {what}' for what, n in counts.most_common())}")
     print(f"{len(full)} full disks: {len(problems)} problems")
-    for case, outcome in tried:
-        if outcome.what in FAILURES:
-            print(f"{outcome.what}: {', '.join(case)}: {outcome.words}")
     for what, why in problems.items():
         print(f"{what}: {why}")
     raise SystemExit(bool(problems) or any(counts[what] for what in FAILURES))
 
 
-def _every_write(runs: Runs) -> Iterator[tuple[str, str | None]]:
-    for kind in KINDS:
+def _every_write(runs: Runs, kinds: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    for kind in kinds:
         for write in range(10_000):
             try:
                 yield f"{kind}, write {write}", try_full(runs, kind, write)
