@@ -1,6 +1,6 @@
 """Every kind of file of a run × every way in which a disk damages it.
 
-    python tests/faults/storage_faults.py --out FILE.json [--kind KIND] [--share 0.1] [--flips 3] [--disk-full] [--mounts]
+    python tests/faults/storage_faults.py --out FILE.json [--kind K] [--share 0.1] [--flips 3] [--disk-full] [--mounts]
 
 A small run of each kind (a task with a teacher, brains as teachers, a search) is made once, finished and interrupted.
 For each fault its folder is copied, one file damaged, and one command called. What came of it:
