@@ -40,7 +40,7 @@ JUDGED = Path(__file__).with_name("mutants_judged.json")
 ROOMS = {
     "floor 0": (
         "pair_distances dissimilarity discrepancy precision reductions layers pairs randomness ranks schedule "
-        "stimuli runs settings restricted_files rdms"
+        "stimuli runs settings restricted_files rdms folder_lock notes interruption"
     ),
     "sources": "sources",
     "statistics": (
@@ -63,6 +63,9 @@ TESTS = [
 OF_ALL = ["tests/test_results_are_frozen.py", "tests/test_text_files.py"]
 MORE_TESTS = {
     "brainrdl/ranks.py": ["tests/training/test_shared_batches.py"],
+    "brainrdl/folder_lock.py": ["tests/faults/test_storage.py"],
+    "brainrdl/notes.py": ["tests/faults/test_guards_of_runs.py"],
+    "brainrdl/interruption.py": ["tests/training/test_resume.py"],
 }
 # Of the tests that are not a module's own, as many as take so many seconds.
 OTHERS_SECONDS = 20
