@@ -46,7 +46,7 @@ def environment_facts(folder: Path) -> dict[str, str]:
 def environment_lines(folder: Path) -> list[str]:
     """Versions, machine and the command that makes the run again."""
     known = environment(folder)
-    lines = []
+    lines = [f"Versions and machine: not known; the run has no {ENVIRONMENT}."]
     if known:
         versions = [f"{name} {version}" for name, version in known.get("packages", {}).items()]
         commit = f", commit {str(known['git_commit'])[:10]}" if known.get("git_commit") else ""

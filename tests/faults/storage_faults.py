@@ -160,6 +160,9 @@ def _judged(
         differ = [name for name in expected if now.get(name) != expected[name] and name != "exit"]
         if damaged is None and case.state == "interrupted" and b"ot finished" in now.get("results.md", b""):
             return Outcome("told", "what there is of a network that the report calls unfinished")
+        page, page_before = (of.get("report.html", b"") for of in (now, expected))
+        if Path(case.file).name.encode() in page and Path(case.file).name.encode() not in page_before:
+            return Outcome("told", "the report says that it is not there")
         if any(word in told for word in ("note:", "warning:")) and Path(case.file).name in told:
             return Outcome("told", f"goes on with a note: {told[:300]}")
         return Outcome("SILENT", f"{', '.join(differ) or 'more files'} differ(s) without a word")

@@ -37,7 +37,9 @@ SEARCH = {
 }
 KINDS, STATES, COMMANDS = ("task", "brain", "search"), ("finished", "interrupted"), ("resume", "report", "figure")
 # Of equal runs, too: times, the machine, who made the file. What resumes a training is compared by what it leads to.
-_DIFFER = re.compile(r"timing\.csv|environment\.json|checksums\.json|part\.json|\..*lock|.*\.pt|.*\.tfevents.*")
+_DIFFER = re.compile(
+    r"timing\.csv|environment\.json|choosing\.json|checksums\.json|part\.json|\..*lock|.*\.pt|.*\.tfevents.*"
+)
 
 
 class Case(NamedTuple):

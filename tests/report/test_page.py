@@ -199,6 +199,7 @@ def test_data_of_ours_is_cited_and_a_spec_of_ones_own_is_not(tmp_path):
 
 
 def test_a_damaged_environment_file_is_refused_by_name(tmp_path):
+    assert environment_lines(tmp_path)[0] == "Versions and machine: not known; the run has no environment.json."
     (tmp_path / "environment.json").write_text("{")
     with pytest.raises(ValueError, match=r"environment\.json: cannot be read .*delete it to have it made anew"):
         environment_lines(tmp_path)
