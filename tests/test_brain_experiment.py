@@ -731,3 +731,5 @@ def test_a_partly_finished_run_says_what_is_missing(finished, tmp_path):
     assert {"it_task", "evc", "untrained"} <= {*tests["a"], *tests["b"]}
     assert "random, seed 0: 0 of 2 networks are finished" in page
     assert "task, seed 0" not in page
+    drawn = call("figure", "rdm", run, "--out", tmp_path / "rdm.png")
+    assert drawn.exit_code == 0 and "note: run: Not finished: it, seed 0: 1 of 2 networks." in drawn.output

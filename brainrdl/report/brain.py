@@ -167,6 +167,13 @@ class BrainRun:
                         found.append((method, student, seed, finished, expected))
         return found
 
+    def missing_lines(self) -> tuple[str, ...]:
+        """What is missing, a line for each method, student and seed."""
+        return tuple(
+            f"Not finished: {self.label(method, student)}, seed {seed}: {finished} of {expected} networks."
+            for method, student, seed, finished, expected in self.missing
+        )
+
 
 def brain_tables(run: BrainRun) -> BrainTables:
     """Score every finished network on its held-out stimuli, subject by subject; nothing is trained again."""

@@ -165,7 +165,9 @@ def _of_run(folder: Path, options: InputOptions, notes: list[str]) -> RDMs:
             raise ValueError(
                 f"'{folder}' is a run with brains as teachers, which keeps no RDMs of epochs; draw another kind"
             )
-        return example_rdms(BrainRun(folder))
+        brain_run = BrainRun(folder)
+        notes += [f"{folder.name}: {line}" for line in brain_run.missing_lines()]
+        return example_rdms(brain_run)
     run = read_task_run(folder)
     if options.logged or {"seed", "epoch"} & set(options.select):
         notes += [f"{folder.name}: {line}" for line in missing_lines(run)]

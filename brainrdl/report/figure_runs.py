@@ -91,11 +91,7 @@ def run_curves(folder: Path) -> RunCurves:
     """
     if has_brains(folder):
         brain_run = BrainRun(folder)
-        unfinished = (
-            f"Not finished: {brain_run.label(method, student)}, seed {seed}: {finished} of {expected} networks."
-            for method, student, seed, finished, expected in brain_run.missing
-        )
-        return RunCurves(_brain_histories(brain_run), None, tuple(unfinished))
+        return RunCurves(_brain_histories(brain_run), None, brain_run.missing_lines())
     run = read_task_run(folder)
     if not run.histories:
         raise ValueError(f"'{folder}' has no history.csv yet; let `brainrdl run` train an epoch")
