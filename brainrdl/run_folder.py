@@ -40,7 +40,7 @@ STIMULI = "stimuli.csv"
 TEACHERS = "teachers"  # the folder of their RDMs
 WEIGHTS = "weights.safetensors"
 _PART = "part.json"
-_NOTES = "checksums.json"  # of the files in the run's folder that belong to no part
+_NOTES = "checksums.json"  # of the files in the run's folder that belong to no part; also in an unfinished part
 # What a part comes to. Its checkpoint and TensorBoard's files are none of it, nor what a user puts beside them.
 _RESULTS = (
     "history.csv",
@@ -98,6 +98,7 @@ class Part:
         if finished:
             files = [self.folder / name for name in _RESULTS]
             marks["files"] = {file.name: checksum(file) for file in files if file.is_file()}
+            (self.folder / _NOTES).unlink(missing_ok=True)
         write_marked(self.folder / _PART, marks)
 
 
@@ -209,7 +210,10 @@ def noted_damage(out: Path, name: str) -> str | None:
 
 
 def check_noted(out: Path, *names: str) -> None:
-    """Raise ValueError where one of these files of the run's folder is not what was written; which and what to do."""
+    """Raise ValueError where one of these files is not what was written; which and what to do.
+
+    out: the run's folder, or that of an unfinished part.
+    """
     for name in names:
         found = noted_damage(out, name)
         if found:
@@ -263,9 +267,12 @@ class HistoryFiles:
             self.write()
 
     def write(self) -> None:
-        """Write the tables."""
-        write_table(self.folder / "history.csv", pd.DataFrame(self.rows))
+        """Write the tables; what history.csv comes to is noted, for `check_noted`, until the part is finished."""
+        notes, history = self.folder / _NOTES, self.folder / "history.csv"
+        write_marked(notes, {"files": {}})  # should this process be killed before the end
+        write_table(history, pd.DataFrame(self.rows))
         write_table(self.folder / "timing.csv", self._timing)
+        write_marked(notes, {"files": {history.name: checksum(history)}})
         self._written = time.monotonic()
 
     @contextmanager

@@ -94,6 +94,7 @@ def read_task_run(folder: str | Path) -> TaskRun:
         # A part's predictions are written when its training is over.
         if predictions := predictions_file(part):
             run.predictions[method, seed] = read_predictions(predictions)
+        check_noted(part, "history.csv")
         if (part / "history.csv").is_file():
             # Errors are measured in the main stage alone, which an unfinished network may not have reached.
             errors = ("train_error", "test_error") if (method, seed) in run.predictions else ()

@@ -14,7 +14,7 @@ from brainrdl.analysis.accuracy import error_table, format_p
 from brainrdl.experiment_file.task import PublishedSettings
 from brainrdl.report.blocks import NONE
 from brainrdl.report.task_run import BASELINE, TEACHER, TaskRun
-from brainrdl.run_folder import EXPERIMENT, read_table
+from brainrdl.run_folder import EXPERIMENT, check_noted, read_table
 from brainrdl.settings import validate
 
 
@@ -115,6 +115,7 @@ def _history(run: TaskRun, method: str, seed: int | None) -> pd.DataFrame | None
     if seed is not None:
         return run.histories.get((method, seed))
     path = run.part(method, seed) / "history.csv"  # a teacher with weights of its own has none
+    check_noted(path.parent, path.name)
     return read_table(path, ("epoch",)) if path.is_file() else None
 
 

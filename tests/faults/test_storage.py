@@ -223,6 +223,20 @@ def test_rdms_of_another_network_in_the_place_of_an_unfinished_one_are_told(runs
     assert "its RDMs have network baseline, expected rdl; delete the folder" in again.output.replace("\n", "")
 
 
+def test_a_changed_history_of_an_unfinished_training_is_told_and_made_anew(runs, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(runs.made("task", "interrupted"), out)
+    history = out / "rdl" / "seed-0" / "history.csv"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
+    told = call("report", out, "--format", "png")
+    assert told.exit_code == 2 and f"{history} has " in told.output.replace("\n", " "), told.output
+    assert "run the experiment again with --resume: it is made anew" in told.output.replace("\n", " ")
+    with without_report():
+        assert runs.run("task", out, "--resume").exit_code == 0
+    assert results_of(out, "resume") == results_of(runs.made("task", "finished"), "resume")
+    assert not (history.parent / "checksums.json").exists(), "a finished part has them in part.json"
+
+
 def test_a_search_with_a_damaged_table(runs, copied):
     run = copied("search")
     os.truncate(run / "search.csv", 40)
