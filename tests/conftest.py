@@ -14,6 +14,19 @@ os.environ["MPLBACKEND"] = "agg"
 DATA = os.environ.get("BRAINRDL_DATA")
 
 
+# Files that take longest begin first, so that no process has one of them left when the others are done.
+LONGEST = [
+    "test_tutorials", "test_experiment", "test_fuzz", "test_several_devices", "test_brain_experiment", "test_kill",
+    "test_mutants", "test_failing_process", "test_big_networks", "test_figure_command", "test_known_truth",
+    "test_rdm_figures", "test_brain_rdms", "test_kept_results", "test_shared_batches", "test_load", "test_storage",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """`real_data(*folders)` is the data folder; where it holds not all of these, the test is skipped."""
