@@ -55,7 +55,8 @@ def count(networks: Iterable[nn.Module] = ()) -> Resources:
     gc.collect()
     alive = [one for one in gc.get_objects() if type(one) is not Resources]
     tensors = [one for one in alive if issubclass(type(one), torch.Tensor)]
-    dense = [one for one in tensors if one.layout == torch.strided]  # a sparse one has no storage of its own
+    # A sparse one has no storage of its own, nor has one of another class, which compiling leaves.
+    dense = [one for one in tensors if type(one) in (torch.Tensor, nn.Parameter) and one.layout == torch.strided]
     stores = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in dense}
     counted = Resources(
         rss=int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024,

@@ -48,7 +48,7 @@ def main() -> int:
     data = CoverageData(parser.parse_args().data)
     data.read()
     n, unsaid = 0, 0
-    for file in sorted(data.measured_files()):
+    for file in sorted(file for file in data.measured_files() if file.endswith(".py")):
         ran = set(data.lines(file) or ())
         for message in sorted(messages(Path(file).read_text(encoding="utf-8"))):
             n += 1
