@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -412,7 +413,8 @@ def test_the_second_process_is_refused_until_the_first_is_gone(runs, holder, tmp
     result = runs.run("task", run)
     assert result.exit_code == 2
     told = result.output.replace("\n", " ")
-    assert f"{run} is in use by process {holder.pid} on {os.uname().nodename} since 20" in told
+    owner = rf"{re.escape(str(run))} is in use by process {holder.pid} on {os.uname().nodename} since "
+    assert re.search(owner + r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d", told), told
     assert "wait for it, or give another --out" in told
     assert runs.run("search", run).exit_code == 2
     assert {file.name for file in run.iterdir()} == {LOCK, OWNER, ".x.99999999.draft.csv"}, "nothing was changed in it"
@@ -486,6 +488,15 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, cap
         write_text(tmp_path / "run" / "x.txt", "x")
     assert "knows no locks: make sure that no other process writes into it" in capsys.readouterr().err
     assert (tmp_path / "run" / "x.txt").exists()
+
+
+def test_a_broken_disk_is_no_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="Input/output error"), locked(tmp_path / "run"):
+        pass
 
 
 def test_a_lock_waits_as_long_as_it_is_told(holder, tmp_path):

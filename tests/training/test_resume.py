@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainrdl.interruption import SIGNALS, Interrupted, ending_on_signals, heeded, is_asked, postponed
+from brainrdl.interruption import SIGNALS, Interrupted, ending_on_signals, heeded, is_asked, let_end, postponed
 from brainrdl.objectives import (
     DeepSupervision,
     Distillation,
@@ -548,6 +548,17 @@ def test_an_ignored_signal_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_program_that_is_ending_is_not_ended_again():
+    ended = []
+    with ending_on_signals():
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+        let_end()
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append("in its own time")
+    assert ended == ["in its own time"]
 
 
 def test_signals_do_what_they_did_before(tmp_path):
