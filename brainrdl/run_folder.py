@@ -113,8 +113,6 @@ def extended(out: Path, experiment: dict[str, Any]) -> dict[str, Any]:
     Raises ValueError where the folder holds another experiment, naming the setting that differs, or other things.
     """
     stored = out / EXPERIMENT
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file, expected a folder; give another --out")
     if not stored.exists():
         ours = (out / _NOTES).is_file()  # and its experiment file was lost
         if out.exists() and not ours and any(file.name not in (f".{LOCK}", f".{OWNER}") for file in out.iterdir()):

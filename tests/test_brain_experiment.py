@@ -516,6 +516,18 @@ def test_splits_are_averaged_and_layers_kept_apart(other_options):
         ({"choose": {"epoch": False}}, r"choose: nothing to choose"),
         ({"training.epochs": 0}, r"training.epochs: "),
         ({"methods.it.training": {"learning_rat": 1}}, r"methods.it.training.learning_rat: unknown key"),
+        (
+            {"score.spec": None, "score.file": "rdms.h5"},
+            r"score: images 'own' are those of a spec; with file, set images: training",
+        ),
+        ({"choose": {"grid": {"alpha": []}}}, r"choose: grid.alpha: expected at least one value to try"),
+        ({"task": {}}, r"task: a task is either column \(of the stimulus table\) or data"),
+        (
+            {"methods.it.data": "deformed"},
+            r"methods.it: data: an experiment with stimuli has no deformed images; leave",
+        ),
+        ({"methods.task.control": "random"}, r"methods.task: a control takes the place of a teacher's RDMs; name the"),
+        ({"stimuli.spec": "haxby2001"}, r"brain data spec 'haxby2001': it tells nothing of stimuli; add stimuli \("),
     ],
 )
 def test_wrong_settings_are_told_before_anything_is_written(sets, tmp_path, changes, message):
@@ -530,6 +542,34 @@ def test_wrong_settings_are_told_before_anything_is_written(sets, tmp_path, chan
     assert result.exit_code == 2, result.output
     assert re.search(message, result.output.replace("\n", " ")), result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_rdms_that_do_not_tell_their_subjects_are_refused(sets, tmp_path):
+    rdms = read_rdms(load_brain_spec(sets[1]))
+    del rdms.rdm_descriptors["subject"]
+    save_rdms(rdms, tmp_path / "nobody.h5")
+    nobody = {"file": str(tmp_path / "nobody.h5")}
+    settings = experiment(*sets, score={**nobody, "images": "training", "layers": ["fc"]})
+    teacher = {**nobody, "select": {"roi": "EVC"}, "subject_folds": 2}
+    for teachers, message in (
+        ({"evc": teacher}, "teacher 'evc': subject_folds needs RDMs with the descriptor 'subject'"),
+        ({}, "score: its RDMs have no descriptor 'subject'; they have: roi; add it"),
+    ):
+        methods = {name: settings["methods"][name] for name in ("untrained", *teachers)}
+        changed = {**settings, "teachers": teachers, "methods": methods}
+        result = call("check", write(tmp_path / "tiny.yaml", changed))
+        assert result.exit_code == 2 and message in result.output.replace("\n", " "), result.output
+
+
+def test_inner_folds_that_give_no_score_are_told(sets, tmp_path):
+    """Each of them holds out one stimulus of each category, and so no pair within one."""
+    methods = {"it": experiment(*sets)["methods"]["it"]}
+    settings = experiment(*sets, methods=methods, choose={"inner": 3, "by": "within"})
+    settings["training"]["epochs"] = 1
+    result = call("run", write(tmp_path / "tiny.yaml", settings), "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 2, result.output
+    told = result.output.replace("\n", " ")
+    assert re.search(r"it, seed 0, .*: no inner fold gives a score to choose by; lower choose.inner, or leave", told)
 
 
 def test_stimuli_without_an_image_or_with_ids_that_do_not_meet_are_told(tmp_path):
@@ -680,6 +720,31 @@ def test_partial_correlations_take_out_category_and_pixels(finished):
     )
     again = again.sort_values(["roi", "subject"])
     np.testing.assert_allclose(partial[partial["fold"] == 0]["score"], again["score"], atol=1e-12)
+
+
+def test_what_a_run_with_brains_does_not_have_is_not_drawn(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    figure = ("--out", tmp_path / "no.png")
+    for words, message in (
+        (("training", run), f"'{run}' is a run with brains as teachers, which keeps no RDMs of epochs; draw another"),
+        (("agreement", run, "--comparison", "corr"), "agreement: --comparison and --inference go with --brain; a run"),
+        (("agreement", run, "--inference", "bootstrap_rdm"), "agreement: --comparison and --inference go with --brain"),
+        (("agreement", run, "--select", "student=vgg"), "no student 'vgg' is scored; there are: cnn"),
+    ):
+        result = call("figure", *words, *figure)
+        assert result.exit_code == 2 and message in result.output.replace("\n", " "), result.output
+    for method in experiment("a", "b")["methods"]:
+        if method != "untrained":
+            shutil.rmtree(run / method)
+    result = call("figure", "curves", run, *figure)
+    assert result.exit_code == 2
+    assert f"'{run}': no network of it was trained, so there are no curves" in result.output.replace("\n", " ")
+    shutil.rmtree(run / "untrained")
+    for words in (("report", run), ("figure", "agreement", run, *figure)):
+        result = call(*words)
+        assert result.exit_code == 2, result.output
+        assert f"'{run}' has no finished part yet; let `brainrdl run` finish" in result.output.replace("\n", " ")
 
 
 def test_the_built_in_experiment_is_there_with_every_control():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,12 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from brainrdl.analysis.rdms import load_rdms
+from brainrdl.analysis.rdms import load_rdms, save_rdms
 from brainrdl.cli import app
 from brainrdl.data import DataSettings, load_data
 from brainrdl.data.thumbnails import load_thumbnails
 from brainrdl.experiment import RunOptions, run_experiment, task
+from brainrdl.experiment.common import PartRunner
 from brainrdl.experiment.processes import in_processes
 from brainrdl.experiment_file import load_experiment
 from brainrdl.failures import WorkerLostError
@@ -194,6 +196,30 @@ def test_a_changed_setting_is_refused_by_its_name_and_nothing_is_overwritten(fin
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
 
 
+def test_a_part_that_was_made_with_other_settings_is_refused(finished, tmp_path):
+    part = tmp_path / "run" / "rdl" / "seed-1"
+    shutil.copytree(finished, tmp_path / "run")
+    marks = json.loads((part / "part.json").read_text())
+    marks["settings"]["training"]["epochs"] = 7
+    (part / "part.json").write_text(json.dumps({key: marks[key] for key in ("finished", "settings", "files")}))
+    result = call("run", write(tmp_path), "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 2
+    told = f"{part} was made with other settings, nothing was changed in it: training.epochs: 7 before, 3 now; give"
+    assert told in result.output.replace("\n", " "), result.output
+
+
+def test_what_a_kind_of_run_does_not_say_is_told_to_its_writer(tmp_path):
+    class Halfway(PartRunner):
+        """Of someone who forgot."""
+
+    run = Halfway(load_experiment(str(write(tmp_path))), tmp_path / "run", RunOptions())
+    part = Part("rdl", 0, tmp_path / "run" / "rdl", {})
+    with pytest.raises(TypeError, match="Halfway does not say how a part is run"):
+        run.run_method(part, "rdl")
+    with pytest.raises(TypeError, match="Halfway does not say how a part is trained"):
+        run.training_of(part)
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     result = call("run", write(tmp_path), "--out", tmp_path)
@@ -359,6 +385,19 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, mon
     np.testing.assert_array_equal(first.dissimilarities, second.dissimilarities)
 
 
+def test_rdms_that_lack_an_epoch_are_not_added_to(finished, tmp_path):
+    out, part = tmp_path / "run", tmp_path / "run" / "baseline" / "seed-0"
+    shutil.copytree(finished, out)
+    marks = json.loads((part / "part.json").read_text())
+    (part / "part.json").write_text(json.dumps({"finished": False, "settings": marks["settings"]}))
+    save_rdms(load_rdms(part / "rdms.h5").subset("epoch", [-1, 2]), part / "rdms.h5")
+    words = ("run", write(tmp_path), "--out", out, "--accelerator", "cpu", "--resume")
+    result = call(*words, "--methods", "baseline", "--seeds", "0")
+    assert result.exit_code == 2, result.output
+    told = f"{part / 'rdms.h5'}: the RDMs of epoch 1 are missing; delete the folder {part} and run the experiment again"
+    assert told in result.output.replace("\n", " "), result.output
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -398,6 +437,11 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path, mon
         ({"methods.baseline": {"training": {"epoch": 1}}}, r"methods.baseline.training.epoch: unknown key; did you"),
         ({"methods": {}}, "methods: expected at least one"),
         ({"training.learning_rate": "fast"}, "training.learning_rate.*number.*'fast'"),
+        ({"teacher.data": SMALL["data"]}, "teacher: a teacher learns from either data or deformed, not from both"),
+        (
+            {"methods.rdl.data": "deformed", "teacher.deformed": None},
+            "method 'rdl' trains on deformed images; say how under teacher.deformed",
+        ),
     ],
 )
 def test_wrong_settings_are_told_in_one_message(tmp_path, change, told):
@@ -483,6 +527,19 @@ def test_a_teacher_from_a_file_is_taken_as_it_is(finished, tmp_path):
     assert (tmp_path / "run" / "teacher" / "weights.safetensors").read_bytes() == weights.read_bytes()
     first, second = (folder / "rdl" / "seed-0" / "predictions.csv" for folder in (finished, tmp_path / "run"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_weights_that_finetuning_cannot_take_over_are_said(finished, tmp_path):
+    teacher = {key: SMALL["teacher"][key] for key in ("network", "arguments")}
+    teacher["weights"] = str(finished / "teacher" / "weights.safetensors")
+    changes = {"student.arguments.n_hidden": 9, "training.epochs": 1}
+    file = write(tmp_path, changes, teacher=teacher, methods={"finetuning": None}, seeds=[0])
+    result = call("run", file, "--out", tmp_path / "run", "--accelerator", "cpu")
+    assert result.exit_code == 0, result.output
+    copied = json.loads((tmp_path / "run" / "finetuning" / "seed-0" / "copied.json").read_text())
+    assert "conv1.0.weight" in copied["copied"] and "readout.weight" in copied["not_copied"]
+    told = f"finetuning, seed 0: weights not copied from the teacher: {', '.join(copied['not_copied'])}"
+    assert told in result.output.replace("\n", " "), result.output
 
 
 def test_combined_methods_and_deformed_training(tmp_path):

@@ -254,6 +254,14 @@ def test_what_is_not_there_is_told(foreign, run, tmp_path):
     assert_refused(
         "rdm", rsa, "--categories", foreign / "stimuli.tsv", out=out, match="the column 'category' is missing"
     )
+    for table, why in ((tmp_path, "Is a directory"), (tmp_path / "none.tsv", "No such file or directory")):
+        assert_refused("rdm", rsa, "--categories", table, out=out, match=f"{table}: cannot be opened ({why})")
+    (tmp_path / "few.tsv").write_text("stimulus\tkind\nimg00\tface\nimg02\thouse\n")
+    few = ("--categories", tmp_path / "few.tsv", "--category", "kind")
+    match = "few.tsv: 18 of 20 stimuli are not in it, the first is 'img01'; add them"
+    assert_refused("rdm", rsa, *few, out=out, match=match)
+    two = ("--target", "teacher", "--target", "rdl")
+    assert_refused("training", run, *two, out=out, match="training: expected one --target, got teacher, rdl")
     assert_refused("mds", rsa, "--select", "subject=s1", "--select", "roi=V1", out=out, match="at least 2 RDMs")
     assert_refused("mds", rsa, "--colour-by", "area", out=out, match="'area'")
     assert_refused("stimulus-mds", rsa, out=out, match="one RDM")
@@ -431,6 +439,8 @@ def test_a_run_without_any_rdms_is_told(run, tmp_path):
     shutil.copy(run / "experiment.yaml", tmp_path / "run")
     for kind in ("training", "rdm"):
         assert_refused(kind, tmp_path / "run", out=tmp_path / "no.png", match="let `brainrdl run` ")
+    match = "run' has no history.csv yet; let `brainrdl run` train an epoch"
+    assert_refused("curves", tmp_path / "run", out=tmp_path / "no.png", match=match)
 
 
 def test_undefined_rdms_are_named(foreign, tmp_path):
@@ -472,3 +482,12 @@ def test_a_run_that_is_not_finished_is_drawn_as_far_as_it_got_and_that_is_said(r
         assert result.exit_code == 0, result.output
         assert "note: run: Not finished: rdl, seed 0." in result.stderr
         assert "rdl" in (tmp_path / f"{kind}.svg").read_text()
+    (part / "rdms.h5").write_bytes((part / "rdms.h5").read_bytes()[:2000])  # of what is unfinished nothing is noted
+    result = call("figure", "training", tmp_path / "run", "--out", tmp_path / "no.svg")
+    assert result.exit_code == 2, result.output
+    assert f"{part / 'rdms.h5'}: " in result.stderr and f"; delete the folder {part} and run the exp" in result.stderr
+
+
+def test_without_an_input_nothing_is_read():
+    with pytest.raises(ValueError, match="expected at least one input: the folder of a run, a file of RDMs or pat"):
+        read_inputs([], InputOptions())

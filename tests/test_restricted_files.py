@@ -335,6 +335,11 @@ def test_admitted_names_with_lying_arguments_are_refused(value, tmp_path):
         load_dict(pickled(tmp_path / "a.pkl", {"a": value}))
 
 
+def test_an_array_of_another_class_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a.pkl: holds an array of another class; read are only dict"):
+        load_dict(pickled(tmp_path / "a.pkl", {"a": Runs(RECONSTRUCT, np.dtype, (0,), b"b")}))
+
+
 def test_a_codec_is_not_a_way_round(tmp_path):
     import _codecs
 

@@ -119,9 +119,8 @@ class BrainData:
         rdms = measured_rdms(self.experiment.score, "score")
         for descriptor in ("subject", "roi"):
             if descriptor not in rdms.rdm_descriptors:
-                raise ValueError(
-                    f"score: its RDMs have no descriptor '{descriptor}'; they have: {', '.join(rdms.rdm_descriptors)}"
-                )
+                known = ", ".join(name for name in rdms.rdm_descriptors if name != "index") or "none"
+                raise ValueError(f"score: its RDMs have no descriptor '{descriptor}'; they have: {known}; add it")
         return average_rdms(rdms, over="session") if "session" in rdms.rdm_descriptors else rdms
 
     def teacher_rdms(self, name: str, fold: BrainFold | None = None) -> RDMs:

@@ -175,7 +175,7 @@ def _load_surface(path: Path) -> Any:
     image = load_image(path)
     wanted = "darrays" if path.suffix == ".gii" else "dataobj"
     if not hasattr(image, wanted):
-        raise ValueError(f"{path}: expected values of vertices, got a {type(image).__name__}; correct its name")
+        raise ValueError(f"{path}: holds no values of vertices; fetch it again, or correct its name in the spec")
     return image
 
 

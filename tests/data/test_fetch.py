@@ -25,8 +25,9 @@ GIB = 2**30
 
 class Server(ThreadingHTTPServer):
     """Gives `files` by path. ranges: sends the rest when asked. breaks_after: bytes until it hangs up, once.
+    ends_after: bytes that it sends in chunks, once, having told the whole file's length.
 
-    moved: path -> the address that it sends one to. endless: sends for ever, and tells no length.
+    packs: sends all packed, though nobody asked for it. moved: path -> the address that it sends one to. endless: sends for ever, and tells no length.
     """
 
     daemon_threads = True
@@ -34,9 +35,9 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {"/data.bin": CONTENT}
-        self.ranges, self.breaks_after, self.asked = True, None, []
+        self.ranges, self.breaks_after, self.ends_after, self.asked = True, None, None, []
 
-        self.moved, self.endless = {}, False
+        self.moved, self.endless, self.packs = {}, False, False
 
     def url(self, path="/data.bin"):
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
@@ -71,7 +72,17 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         else:
             self.send_response(200)
+        if server.packs:
+            content = gzip.compress(content)
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(content) - begin))
+        if server.ends_after is not None:
+            content, server.ends_after = content[: server.ends_after], None
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content))
+            self.close_connection = True
+            return None
         self.end_headers()
         breaks, server.breaks_after = server.breaks_after, None
         self.wfile.write(content[begin : None if breaks is None else begin + breaks])
@@ -183,6 +194,19 @@ def test_an_interrupted_file_goes_on_or_begins_anew(ranges, server, tmp_path):
     assert 0 < kept <= 500_000 and not (tmp_path / "data.bin").exists()
     assert fetch_files([public(server)], tmp_path)[0].path.read_bytes() == CONTENT
     assert server.asked == [None, f"bytes={kept}-"] and not part.exists()
+
+
+def test_a_file_that_ends_before_its_length_goes_on(server, tmp_path):
+    server.ends_after = 500_000
+    with pytest.raises(FetchError, match=r"data.bin: ended after 500000 of 1280000 bytes; the same command goes on"):
+        fetch_files([public(server)], tmp_path)
+    assert fetch_files([public(server)], tmp_path)[0].path.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=500000-"]
+
+
+def test_a_server_that_packs_what_it_sends_is_not_measured_by_the_packed_length(server, tmp_path):
+    server.packs, server.files["/data.bin"] = True, CONTENT
+    assert fetch_files([public(server)], tmp_path)[0].path.read_bytes() == CONTENT
 
 
 def test_a_whole_part_is_only_checked(server, tmp_path):

@@ -97,6 +97,10 @@ def test_what_is_not_there_is_told(tmp_path):
         ValueError, match=r"has none of the 2 stimuli, the first is 'a'; name the images by stimulus id"
     ):
         load_thumbnails(tmp_path, ["a", "b"])
+    Image.effect_noise((90, 90), 50).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-2000])  # its heading can be read
+    with pytest.raises(ValueError, match=r"image .*a\.png cannot be read \(.*truncated.*\); repair or remove it"):
+        load_thumbnails(tmp_path, ["a"])
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"image .*a\.png cannot be read .*; repair or remove it"):
         load_thumbnails(tmp_path, ["a"])

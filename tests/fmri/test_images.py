@@ -212,6 +212,9 @@ def test_surfaces_that_do_not_fit_are_told(tmp_path, save_volume, image):
     for name in ("empty.gii", "uneven.gii"):
         with pytest.raises(ValueError, match=f"{name}: expected maps of one value a vertex, got "):
             read_voxels([tmp_path / name], found)
+    (tmp_path / "page.gii").write_text("<html></html>")  # as a server answers in a file's place
+    with pytest.raises(ValueError, match=r"page.gii: holds no values of vertices; fetch it again, or correct"):
+        read_voxels([tmp_path / "page.gii"], found)
     for name in ("gone.gii", "gone.annot"):
         with pytest.raises(ValueError, match=f"no surface file .*{name}"):
             region({"atlas": name, "labels": [1]}, tmp_path, tmp_path / "data.npy")

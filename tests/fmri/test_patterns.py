@@ -1,5 +1,6 @@
 """Trials made ready: voxels dropped and chosen, z-scores, folds and halves."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,19 @@ def test_trials_that_were_not_measured_go_and_leave_the_voxels(make_trials):
     assert dropped.notes == ("2 of 24 trials dropped, which are NaN throughout",)
     with pytest.raises(ValueError, match=r"0 usable of 20 voxels \(20 with NaN\)"):
         drop_bad_voxels(replace(trials, responses=np.full((24, 20), np.nan)))
+
+
+def test_trials_whose_parts_do_not_fit_are_refused(make_trials):
+    trials = make_trials()
+    for responses in (trials.responses[:-1], trials.responses[:, 0]):
+        told = (
+            rf"sub-01, IT: responses of shape {re.escape(str(responses.shape))} for 24 trials; expected \(n_trials, n_"
+        )
+        with pytest.raises(ValueError, match=told):
+            replace(trials, responses=responses)
+    for column in ("stimulus", "run", "session"):
+        with pytest.raises(ValueError, match=f"sub-01, IT: the trial table lacks the column '{column}'"):
+            replace(trials, table=trials.table.drop(columns=column))
 
 
 @pytest.mark.parametrize("within", ["run", "session"])

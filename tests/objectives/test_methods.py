@@ -13,7 +13,7 @@ from brainrdl.objectives import (
     SimilarityPreserving,
     adamw,
 )
-from brainrdl.objectives.method import MethodContext
+from brainrdl.objectives.method import MethodContext, MethodSettings
 from brainrdl.objectives.methods import METHODS
 from brainrdl.schedule import halving
 from brainrdl.sources import NetworkTeacher
@@ -190,6 +190,15 @@ def test_a_part_has_no_training_of_its_own(stages_of, key):
 def test_wrong_settings(stages_of, method, settings, message):
     with pytest.raises(ValidationError, match=message):
         stages_of(method, **settings)
+
+
+def test_a_method_that_does_not_say_its_stages_is_told(teacher):
+    class Halfway(MethodSettings):
+        """Of someone who forgot."""
+
+    context = MethodContext(6, adamw(), halving(1.0, 2), lambda dissimilarity: teacher, lambda: teacher.network)
+    with pytest.raises(TypeError, match="Halfway does not say what its stages are"):
+        Halfway(method="halfway").stages(context)
 
 
 def test_who_needs_a_teacher():

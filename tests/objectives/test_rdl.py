@@ -8,6 +8,7 @@ from brainrdl.objectives.rdl import RDLObjective
 from brainrdl.pairs import all_pairs
 from brainrdl.randomness import Draw
 from brainrdl.sources import NetworkTeacher
+from brainrdl.stimuli import Targets
 
 MAPPING = {"low": "low", "high": "high"}
 
@@ -185,6 +186,31 @@ def test_precision_of_the_student(teacher, student, stimuli, patterns_of):
 def test_messages(teacher, layers, settings, message):
     with pytest.raises(ValueError, match=message):
         RDLObjective(teacher, layers, **settings)
+
+
+@pytest.mark.parametrize(
+    ("answer", "got"),
+    [
+        ({}, r"NoneType \[\]"),
+        ({"high": torch.zeros(190)}, r"Tensor \[\(190,\)\]"),
+        ({"high": Targets(torch.zeros(20, 20))}, r"Targets \[\(20, 20\)\]"),
+        ({"high": Targets(torch.zeros(190), torch.ones(19))}, r"Targets \[\(190,\), \(19,\)\]"),
+        ({"high": Targets([0.0] * 190)}, r"Targets \['list'\]"),
+    ],
+)
+def test_an_answer_of_ones_own_teacher_in_another_form_is_told(student, stimuli, patterns_of, answer, got):
+    class Own:
+        names, dissimilarity = ("high",), "euclidean"
+
+        def covers(self, ids):
+            return {"high": torch.ones(len(ids), dtype=torch.bool)}
+
+        def targets(self, stimuli, pairs):
+            return answer
+
+    told = rf"the teacher's targets for 'high': expected Targets\(values, weights\) of 190 numbers each, got {got}"
+    with pytest.raises(ValueError, match=told):
+        RDLObjective(Own(), {"high": "high"})(patterns_of(student, ["high"], stimuli), stimuli)
 
 
 def test_a_layer_whose_first_dimension_is_not_the_stimuli(teacher, stimuli):

@@ -335,6 +335,11 @@ def select_rows(rdms, start, n):
     return rdms.subset("index", list(range(start, start + n)))
 
 
+def test_joining_nothing_is_refused():
+    with pytest.raises(ValueError, match="no RDMs to join; give at least one RDMs object"):
+        join_rdms([])
+
+
 def test_joining_different_stimuli_is_refused():
     with pytest.raises(ValueError, match="not over the same stimuli: 2 differ, the first is 'stim5'"):
         join_rdms([draw(), subset_stimuli(draw(), IDS[:5])])

@@ -12,6 +12,7 @@ from brainrdl.fmri.layouts.algonauts import read_algonauts
 from brainrdl.fmri.layouts.bold5000 import read_bold5000
 from brainrdl.fmri.layouts.glmsingle import read_glmsingle
 from brainrdl.fmri.layouts.nsd import read_nsd
+from brainrdl.fmri.layouts.selection import layout_settings
 from brainrdl.fmri.layouts.things import read_things
 from brainrdl.fmri.spec import BrainSpec
 from brainrdl.fmri.trials import Trials
@@ -27,4 +28,4 @@ READERS: dict[str, Callable[[BrainSpec, Path, str, str], Trials]] = {
 
 def read_layout(spec: BrainSpec, folder: Path, subject: str, roi: str) -> Trials:
     """Responses of one subject in one of the spec's regions. Raises ValueError: file, expected, got, remedy."""
-    return READERS[spec.data.format](spec, folder, subject, roi)
+    return READERS[layout_settings(spec).format](spec, folder, subject, roi)

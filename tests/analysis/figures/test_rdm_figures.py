@@ -216,6 +216,9 @@ def test_pictures_that_do_not_fit_are_refused_and_as_many_as_are_said_to_fit_do(
     rdm.plot(few, thumbnails=pictures(few))
     with pytest.raises(ValueError, match="do not fit"):
         rdm.plot(more, thumbnails=pictures(more))
+    ax = Figure(figsize=(2, 2)).add_axes((0, 0, 1, 1))
+    with pytest.raises(ValueError, match=r"92 pictures of stimuli do not fit along an RDM of 51 mm: 46 do, 2.2 mm"):
+        rdm.plot(rdms, thumbnails=pictures(rdms), ax=ax)
 
 
 def test_stimuli_without_picture_are_named():

@@ -57,6 +57,14 @@ def read(bold, spec, rois=ROIS, **data):
     )
 
 
+def test_hemispheres_of_other_shapes_are_told(bold, spec):
+    bold.masks["RH"] = bold.masks["RH"][:, :, :4]
+    bold.write()
+    told = r"roi 'PPA': .*mask-LHPPA.nii.gz and .*mask-RHPPA.nii.gz have shapes \(4, 3, 5\) and \(4, 3, 4\)"
+    with pytest.raises(ValueError, match=told):
+        read(bold, spec)
+
+
 def test_the_list_of_images_tells_session_run_and_stimulus_of_each_volume(bold, spec):
     trials = read(bold, spec)
     assert np.array_equal(trials.responses, bold.expected())

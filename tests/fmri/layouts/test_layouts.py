@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from brainrdl.fmri.layouts import READERS
+from brainrdl.fmri.layouts import READERS, read_layout
 from brainrdl.fmri.spec import LayoutSettings, load_brain_spec
 
 NAMES = ("algonauts2023", "bold5000", "glmsingle", "nsd", "things_fmri")
@@ -13,6 +13,11 @@ NAMES = ("algonauts2023", "bold5000", "glmsingle", "nsd", "things_fmri")
 def test_every_layout_has_a_reader_and_a_built_in_spec():
     assert set(get_args(LayoutSettings.model_fields["format"].annotation)) == set(READERS) == set(NAMES)
     assert [load_brain_spec(name).data.format for name in NAMES] == list(NAMES)
+
+
+def test_a_spec_of_no_layout_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="haxby2001: format 'bold' is no published layout"):
+        read_layout(load_brain_spec("haxby2001"), tmp_path, "subj1", "vt")
 
 
 @pytest.mark.parametrize("name", NAMES)
