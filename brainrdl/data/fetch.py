@@ -142,9 +142,8 @@ def _download(file: PublicFile, part: Path, tell: Tell) -> bool:
             resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {done}-") and done > 0
             done = done if resumed else 0
             length = answer.headers.get("Content-Length", "")
-            packed = (
-                answer.headers.get("Content-Encoding", "identity") != "identity"
-            )  # then the length is the packed one's
+            # Of what is packed on the way, the length is not the file's.
+            packed = answer.headers.get("Content-Encoding", "identity") != "identity"
             total = done + int(length) if length.isdecimal() and not packed else None
             limit = file.size or int(file.max_unpacked_gib * 2**30)
             _check_size(file, max(total or 0, done), limit, part)

@@ -25,9 +25,9 @@ GIB = 2**30
 
 class Server(ThreadingHTTPServer):
     """Gives `files` by path. ranges: sends the rest when asked. breaks_after: bytes until it hangs up, once.
-    ends_after: bytes that it sends in chunks, once, having told the whole file's length.
 
-    packs: sends all packed, though nobody asked for it. moved: path -> the address that it sends one to. endless: sends for ever, and tells no length.
+    ends_after: bytes that it sends in chunks, once, after the whole length. packs: sends all packed, though
+    nobody asked. moved: path -> the address that it sends one to. endless: sends for ever, and tells no length.
     """
 
     daemon_threads = True
