@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from rsatoolbox.data import Dataset
 from rsatoolbox.rdm import RDMs, calc_rdm
+from storage_runs import without_report
 from typer.testing import CliRunner
 
 from brainrdl.analysis.figures.style import WIDTHS
@@ -65,7 +66,8 @@ def run(tmp_path_factory):
     """A finished run of two methods."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "small.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-    result = call("run", folder / "small.yaml", "--out", folder / "run", "--accelerator", "cpu")
+    with without_report():
+        result = call("run", folder / "small.yaml", "--out", folder / "run", "--accelerator", "cpu", "--jobs", "1")
     assert result.exit_code == 0, result.output
     return folder / "run"
 

@@ -194,6 +194,7 @@ def planted(old, new):
 )
 def test_verdicts(copy, monkeypatch, old, new, verdict, by):
     monkeypatch.setattr(mutants, "CPU_MORE", 6)  # a process that has run many tests is slow to fork and to look through
+    monkeypatch.setattr(mutants, "WALL_MORE", 10 if "sleep" in new else mutants.WALL_MORE)
     source = (copy / "small.py").read_text()
     result = ended(mutants.Run(copy, ["tests/test_small.py"], 0.0, planted(old, new)))
     assert (result["verdict"], result["by"]) == (verdict, by)

@@ -48,7 +48,7 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     file = folder / "small.yaml"
     file.write_text(yaml.safe_dump(SMALL, sort_keys=False))
-    run_experiment(load_experiment(file), folder / "run", RunOptions(accelerator="cpu"))
+    run_experiment(load_experiment(file), folder / "run", RunOptions(accelerator="cpu", jobs=1))
     return folder / "run"
 
 
