@@ -27,11 +27,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than there are cores: some tests wait for processes that they have started."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(scope="session")
 def real_data():
     """`real_data(*folders)` is the data folder; where it holds not all of these, the test is skipped."""

@@ -230,7 +230,8 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
 def test_jobs_give_to_the_bit_what_parts_alone_give(tmp_path):
     file = write(tmp_path, {"training.threads": 2, "teacher.training.threads": 2})
     words = (sys.executable, "-c", UNDRAWN, "run", str(file), "--accelerator", "cpu", "--methods", "rdl,hints")
-    together = subprocess.run([*words, "--out", str(tmp_path / "jobs")], capture_output=True, text=True)
+    two = ("--jobs", "2", "--out", str(tmp_path / "jobs"))
+    together = subprocess.run([*words, *two], capture_output=True, text=True)
     assert together.returncode == 0, together.stderr
     alone = ("--jobs", "1", "--seeds", "1", "--out", str(tmp_path / "alone"))
     assert subprocess.run([*words, *alone], capture_output=True, text=True).returncode == 0
@@ -637,7 +638,7 @@ def test_a_short_version_of_the_mnist_experiment_on_the_real_digits(tmp_path, re
         "teacher.deformed.validation=100", "teacher.training.epochs=1", "training.epochs=1", "seeds=[0]",
         "methods.hints.hint_epochs=1", "methods.baseline_deformed.training.epochs=1",
     ]  # fmt: skip
-    run_experiment(load_experiment("mnist", changes), tmp_path / "run", RunOptions(accelerator="cpu"))
+    run_experiment(load_experiment("mnist", changes), tmp_path / "run", RunOptions(accelerator="cpu", jobs=1))
     history = pd.read_csv(tmp_path / "run" / "rdl" / "seed-0" / "history.csv")
     assert np.isfinite(history[["task", "rdl/pool1", "rdl/pool2", "rdl/fc"]]).all(axis=None)
     finetuned = pd.read_csv(tmp_path / "run" / "finetuning" / "seed-0" / "history.csv")["test_error"].iloc[-1]

@@ -213,7 +213,14 @@ def test_the_batch_script_for_slurm(here, of_two, batch_job):
 
 
 def test_before_its_time_is_over_a_job_of_slurm_saves_and_is_queued_again(here, batch_job):
-    epochs = ("--methods", "rdl", "--set", "training.epochs=30", "--set", "analysis.every=0")
+    epochs = (
+        "--methods",
+        "rdl",
+        *("--set", "training.epochs=30"),
+        *("--set", "analysis.every=0"),
+        "--set",
+        "data.test=30",
+    )
     whole = start(here, "whole", *epochs, "--devices", "2")
     assert whole.wait(240) == 0, whole.communicate()
     process = batch_job("requeued", *epochs, "--checkpoint-steps", "1")

@@ -50,13 +50,15 @@ def try_full(runs: Runs, kind: str, write: int) -> str | None:
 def _problem_of_full(runs: Runs, kind: str, out: Path, result: Result, name: str) -> str | None:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         return f"{name}: {result.exception!r}"
+    expected = runs.expected(Case(kind, "finished", "", "", "resume"))
+    if results_of(out, "resume") | {"exit": str(result.exit_code).encode()} == expected:
+        return None  # of what only tells others who is at work
     if result.exit_code != 1 or "make room" not in result.output:
         return f"{name}: exit {result.exit_code}: {result.output[-300:]}"
     if list(out.rglob("*draft*")):
         return f"{name}: a draft is left"
     with without_report():
         again = runs.run(kind, out, "--resume")
-    expected = runs.expected(Case(kind, "finished", "", "", "resume"))
     now = results_of(out, "resume") | {"exit": str(again.exit_code).encode()}
     return None if now == expected else f"{name}: after resuming something differs: {again.output[-300:]}"
 

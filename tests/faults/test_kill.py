@@ -40,7 +40,7 @@ def test_kills_lose_nothing():
 
 
 def test_signals_lose_nothing_and_leave_nobody():
-    status, told = tried("--kills", "3", "--signal", "INT", "TERM", "--jobs", "2", "--only", "search")
+    status, told = tried("--kills", "2", "--signal", "INT", "TERM", "--jobs", "2", "--only", "search")
     assert status == 0 and '"losses": 0' in told, told
 
 
