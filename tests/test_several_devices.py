@@ -213,14 +213,8 @@ def test_the_batch_script_for_slurm(here, of_two, batch_job):
 
 
 def test_before_its_time_is_over_a_job_of_slurm_saves_and_is_queued_again(here, batch_job):
-    epochs = (
-        "--methods",
-        "rdl",
-        *("--set", "training.epochs=30"),
-        *("--set", "analysis.every=0"),
-        "--set",
-        "data.test=30",
-    )
+    changes = ("training.epochs=60", "analysis.every=0", "data.test=100", "analysis.n_per_class=2")
+    epochs = ("--methods", "rdl", *(word for change in changes for word in ("--set", change)))
     whole = start(here, "whole", *epochs, "--devices", "2")
     assert whole.wait(240) == 0, whole.communicate()
     process = batch_job("requeued", *epochs, "--checkpoint-steps", "1")
@@ -232,7 +226,7 @@ def test_before_its_time_is_over_a_job_of_slurm_saves_and_is_queued_again(here, 
     assert process.returncode == 130, error
     assert [line.split(";")[0] for line in lines(error)] == ["interrupted"], error
     assert (here / "scontrol.txt").read_text() == "requeue 4242\n"
-    assert load_checkpoint(checkpoint)["epoch"] < 30
+    assert load_checkpoint(checkpoint)["epoch"] < 60
     again = batch_job("requeued", *epochs)
     assert again.wait(240) == 0, again.communicate()
     assert (here / "scontrol.txt").read_text() == "requeue 4242\n", "not queued again when it is done"
