@@ -1,5 +1,6 @@
 """An experiment from its file to its folder: what is written, what is run again, what is refused."""
 
+import errno
 import json
 import os
 import re
@@ -10,16 +11,18 @@ import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from brainrdl.analysis.rdms import load_rdms, save_rdms
-from brainrdl.cli import app
+from brainrdl.cli import app, telling
 from brainrdl.data import DataSettings, load_data
 from brainrdl.data.thumbnails import load_thumbnails
 from brainrdl.experiment import RunOptions, run_experiment, task
@@ -500,6 +503,24 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path):
     assert not list(out.rglob("*draft*"))
     again = call(*words, "--resume")
     assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, ": make room, then go on"),
+        (errno.EDQUOT, ": make room, then go on"),
+        (errno.EACCES, ": choose a place that you may read and write, then go on"),
+        (errno.EROFS, ": choose a place that can be written, or copy the run to one, then go on"),
+        (errno.EIO, ""),
+    ],
+)
+def test_an_error_of_the_system_names_the_file_and_says_what_helps(capsys, number, remedy):
+    with pytest.raises(typer.Exit) as end, telling.told(SimpleNamespace(obj=None)):
+        raise OSError(number, os.strerror(number), "history.csv")
+    assert end.value.exit_code == 1
+    said = f"error: history.csv: {os.strerror(number)}; nothing that was finished is lost{remedy}\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
