@@ -83,8 +83,24 @@ def let_end() -> None:
 
 
 def _take(number: int, frame: FrameType | None) -> None:
+    if hasattr(signal, "pthread_kill") and _is_in_callback(frame):
+        main = threading.main_thread().ident
+        later = threading.Timer(0.01, signal.pthread_kill, (main, number))
+        later.daemon = True
+        later.start()
+        return
     again, _State.asked = _State.asked, True
     if _State.ends:
         return
     if (not again and not _State.postponed) or (again and number == signal.SIGINT):
         raise Interrupted
+
+
+def _is_in_callback(frame: FrameType | None) -> bool:
+    """Whether this is code of which Python only prints what it raises: where objects end, and locks of imports."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or (code.co_name == "cb" and "importlib" in code.co_filename):
+            return True
+        frame = frame.f_back
+    return False

@@ -84,12 +84,20 @@ def n_hooks(network: nn.Module | None) -> int:
     return sum(len(getattr(part, name, ())) for part in network.modules() for name in _HOOKS)
 
 
-def n_children() -> int:
+PASSED_OVER: set[int] = set()  # children that are not counted: of other work in this process
+
+
+def children() -> set[int]:
     """Processes that this one has started and that are not gone, zombies among them; without multiprocessing's own."""
     threads = Path("/proc/self/task").glob("*/children")
-    children = [int(child) for of_thread in threads for child in _read(of_thread).split()]
+    found = {int(child) for of_thread in threads for child in _read(of_thread).split()}
     # Python starts one process that looks after what its processes share, and keeps it to its own end.
-    return sum("multiprocessing.resource_tracker" not in _read(Path(f"/proc/{child}/cmdline")) for child in children)
+    return {one for one in found if "multiprocessing.resource_tracker" not in _read(Path(f"/proc/{one}/cmdline"))}
+
+
+def n_children() -> int:
+    """How many there are, but for those that are passed over."""
+    return len(children() - PASSED_OVER)
 
 
 def wait_for_no_child(seconds: float = 20.0) -> int:

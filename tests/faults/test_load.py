@@ -12,6 +12,7 @@ from itertools import count as counted_on
 from types import SimpleNamespace
 
 import load
+import load_resources
 import load_runs
 import load_sources
 import load_steps
@@ -37,6 +38,12 @@ def counting_files(tmp_path):
     """Temporary files of the test alone are counted."""
     with own_temporary_folder(tmp_path / "temporary"):
         yield tmp_path / "temporary"
+
+
+@pytest.fixture(autouse=True)
+def without_others_children(monkeypatch):
+    """Processes that other tests of this process have left do not count."""
+    monkeypatch.setattr(load_resources, "PASSED_OVER", load_resources.children())
 
 
 def assert_nothing_more(grown):

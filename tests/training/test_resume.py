@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -548,6 +549,22 @@ def test_an_ignored_signal_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_while_an_object_ends_comes_a_moment_later():
+    """What is raised there Python only prints, and the program goes on."""
+    came_to = []
+
+    class Ending:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            came_to.append("its end")
+
+    with pytest.raises(Interrupted), ending_on_signals():
+        Ending()
+        time.sleep(60)
+        came_to.append("the end")
+    assert came_to == ["its end"]
 
 
 def test_a_program_that_is_ending_is_not_ended_again():
