@@ -333,6 +333,14 @@ def test_patterns_that_were_recorded_whole_are_refused(student, teacher, stimuli
             objective.prepare(patterns, stimuli)
 
 
+def test_maps_that_are_small_on_one_side_alone_are_not_pooled_yet():
+    reducer = Reducer("conv", Reduction(pool=3), "euclidean")
+    reducer.check(torch.zeros(4, 2, 3, 3))
+    for shape in ((4, 2, 9, 3), (4, 2, 3, 9)):
+        with pytest.raises(ValueError, match="is to be reduced"):
+            reducer.check(torch.zeros(shape))
+
+
 def test_a_precision_is_of_the_reduced_units(student, teacher, stimuli):
     settings = {
         "dissimilarity": "mahalanobis",

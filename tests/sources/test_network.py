@@ -70,6 +70,12 @@ def test_values_are_rsatoolboxs(net, stimuli, dissimilarity):
         np.testing.assert_allclose(found, expected.dissimilarities[0], rtol=1e-6)
 
 
+def test_of_a_batch_that_nobody_shares_the_whole_answers(net, stimuli):
+    teacher, pairs = NetworkTeacher(net, ["conv", "fc"]), all_pairs(9)
+    (answer,) = teacher.targets_across_ranks(stimuli, pairs, ["fc"]).items()
+    assert answer[0] == "fc" and torch.equal(answer[1].values, teacher.targets(stimuli, pairs)["fc"].values)
+
+
 def test_patterns_are_those_of_eval_mode(net, stimuli):
     teacher = NetworkTeacher(net.train(), ["fc"])
     found = teacher.patterns(stimuli)
