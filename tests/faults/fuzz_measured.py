@@ -7,6 +7,7 @@ a way that lies. Of sound ones `sound` compares what was read, or came out, with
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def rdm_files(g: Random, folder: Path) -> Case:
     kept = vectors if suffix not in (".csv", ".tsv") else vectors[:1]
     sound = None
     if whole:
-        sound = lambda: _assert_read_as_written(path.name, options, kept, ids, 2e-3)  # noqa: E731
+        sound = partial(_assert_read_as_written, path.name, options, kept, ids, 2e-3)
     return Case("RDM file", arguments, (path.name, "ids.txt"), valid=True if whole else None, sound=sound)
 
 
